@@ -1,0 +1,41 @@
+"""The console script: ``tuner COMMAND`` is ``python -m tuner.COMMAND``."""
+
+import importlib
+
+import click
+
+from tuner import __version__
+from tuner.command import execute
+
+# Command -> what it does in one line. The module of the same name holds it.
+COMMANDS = {
+    "run": "Search for the best configuration of a study.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"tuner.{cmd_name}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Lazy)
+@click.version_option(__version__, prog_name="tuner")
+def tuner() -> None:
+    """Hyperparameter search for fine-tuning image classifiers."""
+
+
+def main() -> None:
+    """Entry of the console script."""
+    execute(tuner)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What a command asks of an engine, and what an engine tells it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tuner.errors import TunerError
+from tuner.storage import Owner
+from tuner.study import Snapshot
+from tuner.worker import Assignment
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A worker loaded the study file."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A worker has something to say; ``level`` is logging's number."""
+
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A worker's process ended.
+
+    Attributes:
+        death: why, when it did not end in good order; None when it did.
+        output: the last lines it wrote to its standard output and error.
+    """
+
+    owner: Owner
+    death: str | None
+    output: list[str]
+
+    def last_words(self) -> str:
+        """The end of its output in one line."""
+        return " | ".join(line.strip() for line in self.output[-3:] if line.strip()) or "nothing"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A worker cannot work: the study file is wrong, or the database is away."""
+
+    error: TunerError
+
+
+Event = Loaded | LogLine | Gone | Refused
+
+
+class Engine(Protocol):
+    """Starts workers, gives them a study, and says what becomes of them."""
+
+    def start(self) -> None:
+        """Start the workers; each loads the study file, and one `Loaded` or `Refused` follows."""
+
+    def assign(self, assignment: Assignment) -> None:
+        """Let the workers take trials of a study."""
+
+    def poll(self, seconds: float) -> list[Event]:
+        """What happened, after waiting at most so long for something to happen."""
+
+    def replace(self) -> None:
+        """Start a worker in the place of one that is gone."""
+
+    def drain(self) -> None:
+        """Ask every worker to hand its trial back and end."""
+
+    def kill(self) -> None:
+        """End every worker at once; a `Gone` for each follows."""
+
+    @property
+    def alive(self) -> int:
+        """How many workers have not ended."""

@@ -1,0 +1,133 @@
+"""The process of one local worker: ``python -m tuner.engines.child EVENTS_FD``.
+
+It loads the study file, says what the file declares, waits for its assignment, and works. It ends
+by itself when the study has reached its target, when it gets SIGTERM, and when its supervisor dies.
+"""
+
+import json
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import IO, Any
+
+import optuna
+
+from tuner import interrupt, log
+from tuner.errors import TunerError, UsageError
+from tuner.storage import Owner, open_database
+from tuner.study import Definition, load
+from tuner.worker import Assignment, Worker
+
+# An orphan has this long to hand its trial back, in seconds; then it ends anyway.
+ORPHAN_SECONDS = 5.0
+# How often a worker without an assignment looks whether it should end, in seconds.
+LOOK_SECONDS = 0.2
+
+
+class _EventHandler(logging.Handler):
+    """Sends log records to the supervisor."""
+
+    def __init__(self, events: IO[str]) -> None:
+        super().__init__()
+        self._events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _send(self._events, event="log", level=record.levelno, text=self.format(record))
+
+
+def main(events_fd: int) -> int:
+    """Work until there is nothing left to do; return the exit code."""
+    commands = os.fdopen(os.dup(0), encoding="utf-8")
+    with open(os.devnull) as nothing:  # noqa: PTH123 - the study's code must not read our pipe
+        os.dup2(nothing.fileno(), 0)
+    events = os.fdopen(events_fd, "w", encoding="utf-8", buffering=1)
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: interrupt.request())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    start = json.loads(commands.readline() or "null")
+    if start is None:
+        return 0
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _send_logs(events, start["log_level"])
+    inbox: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(commands, inbox), daemon=True).start()
+    try:
+        _serve(start, inbox, events)
+    except interrupt.HandBack:
+        return 0
+    except TunerError as error:
+        _send(events, event="refused", exit_code=error.exit_code, text=str(error))
+        return error.exit_code
+    return 0
+
+
+def _serve(start: dict[str, Any], inbox: "queue.Queue[dict[str, Any]]", events: IO[str]) -> None:
+    definition = load(Path(start["study_file"]))
+    _send(events, event="loaded", text=definition.snapshot.to_json())
+    assignment = _await_assignment(inbox)
+    with log.bound(study=assignment.study_name, worker=assignment.worker):
+        _prepare(definition)
+        database = open_database(start["storage"])
+        try:
+            for _ in Worker(definition, assignment, database, Owner(**start["owner"])).work():
+                pass
+        finally:
+            database.close()
+
+
+def _prepare(definition: Definition) -> None:
+    if definition.prepare is None:
+        return
+    try:
+        definition.prepare()
+    except TunerError:
+        raise
+    except Exception as error:  # user code
+        file = definition.snapshot.file
+        raise UsageError(
+            f"prepare() in {file} failed: {type(error).__name__}: {error}; mend it and run again."
+        ) from error
+
+
+def _await_assignment(inbox: "queue.Queue[dict[str, Any]]") -> Assignment:
+    while True:
+        interrupt.check()
+        try:
+            return Assignment(**inbox.get(timeout=LOOK_SECONDS))
+        except queue.Empty:
+            continue
+
+
+def _listen(commands: IO[str], inbox: "queue.Queue[dict[str, Any]]") -> None:
+    """Pass messages on; at the end of file the supervisor is gone, and so shall we be."""
+    for line in commands:
+        inbox.put(json.loads(line))
+    interrupt.request()
+    threading.Event().wait(ORPHAN_SECONDS)
+    os._exit(1)
+
+
+def _send_logs(events: IO[str], level: int) -> None:
+    handler = _EventHandler(events)
+    handler.setFormatter(logging.Formatter(log.FORMAT))
+    handler.addFilter(log.AddContext())
+    logger = logging.getLogger("tuner")
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def _send(events: IO[str], **message: object) -> None:
+    try:
+        events.write(json.dumps(message) + "\n")
+    except BrokenPipeError:  # the supervisor died; `_listen` ends us
+        interrupt.request()
+
+
+if __name__ == "__main__":
+    code = main(int(sys.argv[1]))
+    sys.stdout.flush()
+    os._exit(code)  # TensorFlow's threads make an ordinary exit slow

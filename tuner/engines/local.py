@@ -1,0 +1,216 @@
+"""Workers as spawned processes of this machine.
+
+Each child is a fresh interpreter (never a fork of a process that holds TensorFlow), in a process
+group of its own, so that Ctrl-C reaches this process alone and a kill takes its children along.
+Three pipes join it to us::
+
+    stdin    us ─> child   one JSON line a message; its end of file tells the child that we died
+    events   child ─> us   one JSON line an event
+    output   child ─> us   what the study's code and its libraries print; the last lines are kept
+"""
+
+import contextlib
+import json
+import logging
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO
+
+from tuner.engines.base import Event, Gone, Loaded, LogLine, Refused
+from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
+from tuner.machine import oom_kills
+from tuner.storage import Owner
+from tuner.study import Snapshot
+from tuner.worker import Assignment
+
+# How many of a worker's last output lines are kept, to say why it died.
+OUTPUT_LINES = 20
+# How long to wait for the last words of a process that has ended, in seconds.
+LAST_WORDS_SECONDS = 2.0
+
+# Libraries that would each start a thread a core.
+_THREAD_VARIABLES = (
+    "TUNER_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+_ERRORS = {error.exit_code: error for error in (UsageError, StorageError, TooManyFailures)}
+
+
+@dataclass
+class _Child:
+    owner: Owner
+    process: subprocess.Popen[str]
+    number: int
+    readers: list[threading.Thread]
+    output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
+    refused: bool = False
+
+
+class LocalEngine:
+    """Supervised worker processes, see `tuner.engines.base.Engine`."""
+
+    def __init__(
+        self, study_file: Path, storage: str, supervisor: Owner, *, workers: int, threads: int
+    ) -> None:
+        self._study_file = study_file
+        self._storage = storage
+        self._supervisor = supervisor
+        self._workers = workers
+        self._threads = threads
+        self._children: list[_Child] = []
+        self._events: queue.Queue[tuple[_Child, dict[str, object]]] = queue.Queue()
+        self._assignment: Assignment | None = None
+        self._draining = False
+        self._oom_kills = oom_kills()
+
+    def start(self) -> None:
+        """Start the workers; each loads the study file."""
+        for number in range(1, self._workers + 1):
+            self._spawn(number)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Let the workers take trials of a study."""
+        self._assignment = assignment
+        for child in self._children:
+            self._send_assignment(child)
+
+    def poll(self, seconds: float) -> list[Event]:
+        """What happened, after waiting at most ``seconds`` for something to happen."""
+        events: list[Event] = []
+        timeout = seconds
+        with contextlib.suppress(queue.Empty):
+            while True:
+                child, message = self._events.get(timeout=timeout)
+                events.append(self._understand(child, message))
+                timeout = 0.0
+        for child in [c for c in self._children if c.process.poll() is not None]:
+            events += self._bury(child)
+        return events
+
+    def replace(self) -> None:
+        """Start a worker in the place of one that is gone."""
+        taken = {child.number for child in self._children}
+        self._spawn(min(set(range(1, self._workers + 1)) - taken))
+
+    def drain(self) -> None:
+        """Ask every worker to hand its trial back and end."""
+        self._draining = True
+        for child in self._children:
+            child.process.terminate()
+
+    def kill(self) -> None:
+        """End every worker, and what it started, at once."""
+        self._draining = True
+        for child in self._children:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.process.pid, signal.SIGKILL)
+
+    @property
+    def alive(self) -> int:
+        """How many workers have not ended."""
+        return len(self._children)
+
+    def _spawn(self, number: int) -> None:
+        read_end, write_end = os.pipe()
+        threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-u", "-m", "tuner.engines.child", str(write_end)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write_end,),
+            process_group=0,
+            env={**os.environ, **threads},
+            text=True,
+            errors="replace",
+        )
+        os.close(write_end)
+        owner = self._supervisor.worker(process.pid)
+        child = _Child(owner, process, number, [])
+        self._children.append(child)
+        child.readers = [
+            threading.Thread(target=self._read_events, args=(child, read_end), daemon=True),
+            threading.Thread(target=_read_output, args=(child,), daemon=True),
+        ]
+        for reader in child.readers:
+            reader.start()
+        self._send(
+            child,
+            {
+                "study_file": str(self._study_file),
+                "storage": self._storage,  # by the pipe: a password is in no argument list
+                "owner": asdict(owner),
+                "log_level": logging.getLogger("tuner").getEffectiveLevel(),
+            },
+        )
+        self._send_assignment(child)
+
+    def _send_assignment(self, child: _Child) -> None:
+        if self._assignment is not None:
+            self._send(child, {**asdict(self._assignment), "worker": child.number})
+
+    def _send(self, child: _Child, message: Mapping[str, object]) -> None:
+        pipe = _pipe(child.process.stdin)
+        with contextlib.suppress(BrokenPipeError):  # it is dying; `poll` will say so
+            pipe.write(json.dumps(message) + "\n")
+            pipe.flush()
+
+    def _read_events(self, child: _Child, read_end: int) -> None:
+        with os.fdopen(read_end, encoding="utf-8") as lines:
+            for line in lines:
+                with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
+                    self._events.put((child, json.loads(line)))
+
+    def _understand(self, child: _Child, message: dict[str, object]) -> Event:
+        kind, text = message["event"], str(message.get("text", ""))
+        if kind == "loaded":
+            return Loaded(Snapshot.from_json(text))
+        if kind == "log":
+            return LogLine(int(str(message["level"])), text)
+        child.refused = True
+        return Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))
+
+    def _bury(self, child: _Child) -> list[Event]:
+        for reader in child.readers:
+            reader.join(LAST_WORDS_SECONDS)
+        events: list[Event] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                speaker, message = self._events.get_nowait()
+                events.append(self._understand(speaker, message))
+        self._children.remove(child)
+        _pipe(child.process.stdin).close()
+        death = self._cause_of_death(child)
+        return [*events, Gone(child.owner, death, list(child.output))]
+
+    def _cause_of_death(self, child: _Child) -> str | None:
+        code = child.process.returncode
+        kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
+        if code == 0 or self._draining or child.refused:
+            return None
+        if code == -signal.SIGKILL and kills > 0:
+            return "out of memory"
+        return f"killed (signal {-code})" if code < 0 else f"exited with code {code}"
+
+
+def _read_output(child: _Child) -> None:
+    output = _pipe(child.process.stdout)
+    with output:
+        for line in output:
+            child.output.append(line.rstrip("\n"))
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    if pipe is None:
+        raise RuntimeError("a worker was started without pipes")
+    return pipe

@@ -1,0 +1,50 @@
+"""The error tree, and the exit code that each error gives a command.
+
+::
+
+    TunerError
+    ├── UsageError        2    a flag, a name or a study file is wrong
+    ├── StorageError      3    the database cannot be reached, read or written
+    ├── TooManyFailures   4    more trials failed than ``--max-failures`` allows
+    ├── TimedOut          5    ``--timeout`` passed before the study reached its target
+    └── Interrupted     130    Ctrl-C
+
+A message is one sentence, or two, that names the value, the cause and the remedy. Commands print it
+and exit; they never show a traceback for a user's mistake.
+"""
+
+
+class TunerError(Exception):
+    """A mistake or a state of the world that the user can mend."""
+
+    exit_code = 1
+
+
+class UsageError(TunerError):
+    """A flag, a name or a study file is wrong."""
+
+    exit_code = 2
+
+
+class StorageError(TunerError):
+    """The database cannot be reached, is not ours, or refuses to be written."""
+
+    exit_code = 3
+
+
+class TooManyFailures(TunerError):  # noqa: N818 - the outcome's name, as in the exit code table
+    """More trials failed since the command started than ``--max-failures`` allows."""
+
+    exit_code = 4
+
+
+class TimedOut(TunerError):  # noqa: N818
+    """``--timeout`` passed before the study reached its target."""
+
+    exit_code = 5
+
+
+class Interrupted(TunerError):  # noqa: N818
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130

@@ -1,0 +1,175 @@
+"""What `tuner run` does: open the database, start the engine, supervise, and sum up."""
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import optuna
+from rich.console import Console
+
+from tuner import wording
+from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
+from tuner.engines.base import Engine, Gone, Loaded, LogLine, Refused
+from tuner.engines.inline import InlineEngine
+from tuner.engines.local import LocalEngine
+from tuner.errors import Interrupted, TooManyFailures
+from tuner.machine import threads_per_worker
+from tuner.search import check_search
+from tuner.settings import RunSettings
+from tuner.storage import (
+    Claims,
+    Database,
+    Owner,
+    ProgressReader,
+    StudyRecord,
+    find_best,
+    open_database,
+    register,
+    this_process,
+)
+from tuner.study import Snapshot, load
+from tuner.summary import summarise
+from tuner.supervise import Limits, Signals, Supervisor
+from tuner.worker import Assignment
+
+# How often to look for a signal while the workers load the study file, in seconds.
+LOOK_SECONDS = 0.2
+
+
+def run_study(settings: RunSettings, console: Console) -> None:
+    """Bring a study to its target.
+
+    Raises:
+        TunerError: anything that ends the command before that, with its exit code.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if settings.verbose:
+        logging.getLogger("tuner").setLevel(logging.DEBUG)
+    started = time.monotonic()
+    with (
+        contextlib.closing(open_database(settings.storage)) as database,
+        Signals(inline=settings.workers == 0) as signals,
+        _display(settings, console) as display,
+    ):
+        board = _Launch(settings, database, signals, display, started).run()
+        shown_url = database.url
+    summarise(console, board, settings, shown_url, time.monotonic() - started)
+
+
+def _display(settings: RunSettings, console: Console) -> Display:
+    live = console.is_terminal and not settings.quiet and settings.workers > 0
+    return LiveDisplay(console) if live else PlainDisplay(console)
+
+
+@dataclass(frozen=True)
+class _Launch:
+    settings: RunSettings
+    database: Database
+    signals: Signals
+    display: Display
+    started: float  # by time.monotonic
+    me: Owner = field(default_factory=this_process)
+
+    def run(self) -> Scoreboard:
+        engine, snapshot = self._start()
+        try:
+            record = self._register(snapshot)
+        except BaseException:
+            engine.kill()
+            raise
+        return self._supervise(engine, snapshot, record)
+
+    def _start(self) -> tuple[Engine, Snapshot]:
+        """Start the workers and wait until one has loaded the study file."""
+        settings = self.settings
+        if settings.workers == 0:
+            definition = load(settings.study_file)
+            inline = InlineEngine(definition, self.database, self.me)
+            inline.start()
+            return inline, definition.snapshot
+        engine = LocalEngine(
+            settings.study_file,
+            settings.storage,
+            self.me,
+            workers=settings.workers,
+            threads=threads_per_worker(settings.workers),
+        )
+        engine.start()
+        try:
+            return engine, self._await_definition(engine)
+        except BaseException:
+            engine.kill()
+            raise
+
+    def _await_definition(self, engine: Engine) -> Snapshot:
+        while not self.signals.received:
+            for event in engine.poll(LOOK_SECONDS):
+                if isinstance(event, Loaded):
+                    return event.snapshot
+                if isinstance(event, Refused):
+                    raise event.error
+                if isinstance(event, LogLine):
+                    self.display.note(event.text)
+                else:
+                    _died_while_loading(event)
+        raise Interrupted("Interrupted before the first trial; nothing was changed.")
+
+    def _register(self, snapshot: Snapshot) -> StudyRecord:
+        settings = self.settings
+        check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+        search = {"sampler": settings.sampler, "pruner": settings.pruner}
+        record = register(
+            self.database, settings.study, snapshot, seed=settings.seed, search=search
+        )
+        if record.warning:
+            self.display.note(record.warning)
+        return record
+
+    def _supervise(self, engine: Engine, snapshot: Snapshot, record: StudyRecord) -> Scoreboard:
+        settings = self.settings
+        claims = Claims(self.database, record.study_id)
+        claims.raise_target(settings.trials)
+        reader = ProgressReader(self.database, record.study_id)
+        board = Scoreboard(settings.study, snapshot, settings.trials)
+        board.begin(reader.read(), find_best(self.database, record.study_id))
+        limits = Limits(
+            most_failed=board.failed + settings.max_failures,
+            allowed_failures=settings.max_failures,
+            timeout=settings.timeout,
+            deadline=None if settings.timeout is None else self.started + settings.timeout,
+        )
+        if board.ended < settings.trials:
+            self.display.note(_headline(settings, record, board))
+        engine.assign(
+            Assignment(
+                study_id=record.study_id,
+                study_name=record.name,
+                target=settings.trials,
+                seed=record.seed,
+                sampler=settings.sampler,
+                pruner=settings.pruner,
+                most_failed=limits.most_failed,
+                threads=threads_per_worker(settings.workers),
+                worker=0,
+            )
+        )
+        Supervisor(engine, claims, reader, board, self.display, limits, self.me, self.signals).run()
+        return board
+
+
+def _died_while_loading(gone: Gone) -> NoReturn:
+    raise TooManyFailures(
+        f"A worker {gone.death or 'ended'} while it loaded the study file; it wrote: "
+        f"{gone.last_words()}."
+    )
+
+
+def _headline(settings: RunSettings, record: StudyRecord, board: Scoreboard) -> str:
+    workers = wording.count(settings.workers, "worker") if settings.workers else "this process"
+    there = f", {board.ended} there already" if board.ended else ""
+    return (
+        f"{record.name}: {wording.count(settings.trials, 'trial')}{there}, {workers}, sampler "
+        f"{settings.sampler}, pruner {settings.pruner}, seed {record.seed}"
+    )

@@ -1,0 +1,53 @@
+"""What this machine has for us: cores and memory, as limited by containers and affinity."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+# A TensorFlow worker takes 1.0 to 1.4 GB.
+WORKER_MEMORY_BYTES = 1.5e9
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def count_cores() -> int:
+    """Cores this process may use, at least 1: affinity and a container's CPU quota count."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota, _, period = _read("cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        available = min(available or 1, int(quota) // int(period))
+    return max(1, available or 1)
+
+
+def memory_bytes() -> int:
+    """Memory this process may use, in bytes: a container's limit counts."""
+    limit = _read("memory.max")
+    total = int(psutil.virtual_memory().total)
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+def default_workers() -> int:
+    """One worker a core, as far as the memory goes, at least 1."""
+    return max(1, min(count_cores(), int(memory_bytes() / WORKER_MEMORY_BYTES)))
+
+
+def threads_per_worker(workers: int) -> int:
+    """Threads for each of so many workers, so that they do not fight for cores."""
+    return max(1, count_cores() // max(1, workers))
+
+
+def _read(name: str) -> str:
+    try:
+        return (_CGROUP / name).read_text().strip()
+    except OSError:
+        return ""
+
+
+def oom_kills() -> int:
+    """How many processes of this container the kernel has killed for want of memory."""
+    for line in _read("memory.events").splitlines():
+        name, _, count = line.partition(" ")
+        if name == "oom_kill":
+            return int(count)
+    return 0

@@ -1,0 +1,234 @@
+"""Samplers and pruners by name: one registry of each decides the names everywhere."""
+
+import difflib
+import importlib.util
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import optuna
+from optuna import pruners, samplers
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from tuner.errors import UsageError
+from tuner.seeds import sampler_seed
+from tuner.study import Snapshot
+
+# Optuna's own default for one objective: multivariate, with constant liar for parallel workers.
+DEFAULT_SAMPLER = "tpe"
+# Provisional: Optuna's benchmark (optuna/optuna#2906) found percentile 75 best and aggressive
+# halving worst. A replay of recorded MNIST curves is to decide this, see KEPT_PERCENT.
+DEFAULT_PRUNER = "percentile"
+# The better three quarters of the completed trials' values at a step go on.
+KEPT_PERCENT = 75.0
+# No pruning before this many trials completed: nothing to compare with.
+STARTUP_TRIALS = 5
+# No pruning before this step: where steps count from 1, a trial is judged from its second report.
+WARMUP_STEPS = 2
+# Hyperband and ASHA: each rung keeps one trial in this many.
+REDUCTION_FACTOR = 3
+# Patient: reports without an improvement before the percentile is asked.
+PATIENCE_REPORTS = 2
+
+
+@dataclass(frozen=True)
+class SearchContext:
+    """What a sampler is built from, anew for each trial.
+
+    Attributes:
+        study_seed: for what all trials share: a grid's order, a quasi-random sequence.
+        number: the trial's number.
+        space: the declared space, or None for a define-by-run study.
+    """
+
+    study_seed: int
+    number: int
+    space: dict[str, BaseDistribution] | None
+
+    @property
+    def seed(self) -> int:
+        """For what differs between trials, in [0, 2**31)."""
+        return sampler_seed(self.study_seed, self.number)
+
+
+class _NumberedQmcSampler(samplers.QMCSampler):
+    """Takes the point of the sequence that has the trial's number.
+
+    Optuna counts in a study attribute, read and written without a lock, so that two workers can
+    take the same point.
+    """
+
+    def __init__(self, number: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._number = number
+
+    def _find_sample_id(
+        self,
+        study: optuna.Study,  # noqa: ARG002 - the method's signature in Optuna
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> int:
+        return self._number
+
+
+def _tpe(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.TPESampler(seed=context.seed)
+
+
+def _random(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.RandomSampler(seed=context.seed)
+
+
+def _qmc(context: SearchContext) -> samplers.BaseSampler:
+    return _NumberedQmcSampler(
+        context.number,
+        scramble=True,
+        seed=context.study_seed,
+        independent_sampler=_random(context),
+        warn_independent_sampling=False,
+    )
+
+
+def _gp(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.GPSampler(seed=context.seed)
+
+
+def _cmaes(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.CmaEsSampler(
+        seed=context.seed, independent_sampler=_random(context), warn_independent_sampling=False
+    )
+
+
+def _grid(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.GridSampler(grid_of(context.space), seed=context.study_seed)
+
+
+def _nsga2(context: SearchContext) -> samplers.BaseSampler:
+    return samplers.NSGAIISampler(seed=context.seed)
+
+
+SAMPLERS: Mapping[str, Callable[[SearchContext], samplers.BaseSampler]] = {
+    "tpe": _tpe,
+    "random": _random,
+    "qmc": _qmc,
+    "gp": _gp,
+    "cmaes": _cmaes,
+    "grid": _grid,
+    "nsga2": _nsga2,
+}
+# Packages a sampler imports when it first samples.
+_SAMPLER_PACKAGES = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
+
+
+def _percentile(_snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.PercentilePruner(
+        KEPT_PERCENT, n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_STEPS
+    )
+
+
+def _median(_snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_STEPS)
+
+
+def _patient(snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.PatientPruner(_percentile(snapshot), patience=PATIENCE_REPORTS)
+
+
+def _hyperband(snapshot: Snapshot) -> pruners.BasePruner:
+    if snapshot.max_step is None:
+        raise UsageError(
+            f"The pruner 'hyperband' must know the greatest step; add max_step = N to "
+            f"{snapshot.file}, or choose another pruner."
+        )
+    return pruners.HyperbandPruner(
+        min_resource=1, max_resource=snapshot.max_step, reduction_factor=REDUCTION_FACTOR
+    )
+
+
+def _asha(_snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION_FACTOR)
+
+
+def _none(_snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.NopPruner()
+
+
+PRUNERS: Mapping[str, Callable[[Snapshot], pruners.BasePruner]] = {
+    "percentile": _percentile,
+    "median": _median,
+    "patient": _patient,
+    "hyperband": _hyperband,
+    "asha": _asha,
+    "none": _none,
+}
+
+
+def make_sampler(name: str, context: SearchContext) -> samplers.BaseSampler:
+    """A sampler for one trial; see `check_search` for the names' errors."""
+    return SAMPLERS[name](context)
+
+
+def make_pruner(name: str, snapshot: Snapshot) -> pruners.BasePruner:
+    """A pruner for a study."""
+    return PRUNERS[name](snapshot)
+
+
+def check_search(sampler: str, pruner: str, snapshot: Snapshot, target: int) -> None:
+    """Refuse a sampler or pruner that cannot serve this study.
+
+    Raises:
+        UsageError: a package is missing, or the study lacks what the sampler or pruner needs.
+    """
+    for package in _SAMPLER_PACKAGES.get(sampler, ()):
+        if importlib.util.find_spec(package) is None:
+            raise UsageError(
+                f"The sampler {sampler!r} needs the package {package}, which is not installed; "
+                f"run `pip install {package}`, or choose another of: {', '.join(SAMPLERS)}."
+            )
+    if sampler == "grid":
+        points = len(list(itertools.product(*grid_of(snapshot.distributions()).values())))
+        if target > points:
+            raise UsageError(
+                f"The grid of {snapshot.file} has {points} points, fewer than the {target} trials "
+                f"asked for; ask for {points}, or choose another sampler."
+            )
+    make_pruner(pruner, snapshot)
+
+
+def grid_of(space: dict[str, BaseDistribution] | None) -> dict[str, list[Any]]:
+    """Every value of every parameter.
+
+    Raises:
+        UsageError: there is no declared space, or a parameter is continuous.
+    """
+    if space is None:
+        raise UsageError(
+            "The sampler 'grid' must know the space before the first trial; declare space in the "
+            "study file, or choose another sampler."
+        )
+    return {name: _values(name, distribution) for name, distribution in space.items()}
+
+
+def _values(name: str, distribution: BaseDistribution) -> list[Any]:
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution) and not distribution.log:
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
+        count = round((distribution.high - distribution.low) / distribution.step) + 1
+        return [distribution.low + i * distribution.step for i in range(count)]
+    raise UsageError(
+        f"The sampler 'grid' cannot list the values of {name} = {distribution}; give it a step, "
+        "make it categorical, or choose another sampler."
+    )
+
+
+def closest(name: str, known: Mapping[str, object]) -> str:
+    """What to say about an unknown name: the closest known one, or all of them."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}."

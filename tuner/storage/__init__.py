@@ -1,0 +1,26 @@
+"""The only room that opens a database."""
+
+from tuner.storage.claims import Claim, Claims, NoTrial
+from tuner.storage.database import Database, open_database
+from tuner.storage.owner import Owner, this_process
+from tuner.storage.progress import FinishedTrial, ProgressReader, StudyProgress, find_best
+from tuner.storage.studies import StudyRecord, record_environment, register
+from tuner.storage.urls import redact
+
+__all__ = [
+    "Claim",
+    "Claims",
+    "Database",
+    "FinishedTrial",
+    "NoTrial",
+    "Owner",
+    "ProgressReader",
+    "StudyProgress",
+    "StudyRecord",
+    "find_best",
+    "open_database",
+    "record_environment",
+    "redact",
+    "register",
+    "this_process",
+]

@@ -1,0 +1,316 @@
+"""The claim: how exactly N trials come out of any number of workers, restarts and kills.
+
+A trial's row lives through these states, each arrow one transaction::
+
+        claim                finish
+    ──> RUNNING ───────────> COMPLETE | PRUNED | FAIL
+         │   ▲
+         │   │ claim (same row, number, parameters, values, seed)
+         ▼   │
+        WAITING              hand_back: stopped, or its worker died (at most MAX_DEATHS times)
+
+A claim holds the study's row (PostgreSQL, MySQL) or the write lock of the file (SQLite) while it
+counts, so two workers never both take the last trial. Every row that is not FAIL counts, because
+every one of them will end COMPLETE or PRUNED.
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from tuner import outcomes
+from tuner.storage.database import Database, locked_study, session_of
+from tuner.storage.owner import Owner, is_known_dead
+from tuner.storage.studies import read_study_attr, write_study_attr
+from tuner.storage.tables import claims, utc_now
+
+# A trial whose worker dies is tried again this many times; then the trial itself is to blame.
+MAX_DEATHS = 2
+# A claim whose supervisor has not beaten for this long is given away, in seconds.
+BEAT_AGE_LIMIT_SECONDS = 60
+
+TARGET_ATTR = "tuner:target"
+SEED_ATTR = "seed"
+REASON_ATTR = "reason"
+OUTCOME_ATTR = "outcome"
+
+
+class NoTrial(enum.Enum):
+    """Why a claim got no trial."""
+
+    DONE = "the target is reached"
+    ALL_TAKEN = "every trial up to the target is being worked on"
+    TOO_MANY_FAILURES = "more trials failed than allowed"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A trial that this worker holds.
+
+    Attributes:
+        trial_id: the row's key.
+        number: the trial's number within its study, from 0.
+        seed: of all randomness in the trial, in [0, 2**31).
+        again: whether an earlier worker began it: parameters and values may be there already.
+    """
+
+    trial_id: int
+    number: int
+    seed: int
+    again: bool
+
+
+class Claims:
+    """The claims of one study, in one database."""
+
+    def __init__(self, database: Database, study_id: int) -> None:
+        self._database = database
+        self._study_id = study_id
+
+    def raise_target(self, trials: int) -> None:
+        """Set the target that the study is to reach to ``trials``, if that is more."""
+        with locked_study(self._database, self._study_id) as session:
+            target = max(trials, read_study_attr(session, self._study_id, TARGET_ATTR) or 0)
+            write_study_attr(session, self._study_id, TARGET_ATTR, target)
+
+    def claim(
+        self, owner: Owner, seed_of: Callable[[int], int], *, target: int, most_failed: int
+    ) -> Claim | NoTrial:
+        """Take a waiting trial or make a new one, if the target leaves room for it.
+
+        Args:
+            owner: the worker that will run the trial.
+            seed_of: the seed of the trial with a number; used for a new trial only.
+            target: how many trials shall end COMPLETE or PRUNED.
+            most_failed: refuse when more rows than this are FAIL.
+        """
+        with locked_study(self._database, self._study_id) as session:
+            count = self._count_by_state(session)
+            if count.get(TrialState.FAIL, 0) > most_failed:
+                return NoTrial.TOO_MANY_FAILURES
+            ended = count.get(TrialState.COMPLETE, 0) + count.get(TrialState.PRUNED, 0)
+            if ended >= target:
+                return NoTrial.DONE
+            if ended + count.get(TrialState.RUNNING, 0) >= target:
+                return NoTrial.ALL_TAKEN
+            return self._take_waiting(session, owner, seed_of) or self._create(
+                session, owner, seed_of
+            )
+
+    def _take_waiting(
+        self, session: Session, owner: Owner, seed_of: Callable[[int], int]
+    ) -> Claim | None:
+        trial = session.scalars(
+            select(models.TrialModel)
+            .where(
+                models.TrialModel.study_id == self._study_id,
+                models.TrialModel.state == TrialState.WAITING,
+            )
+            .order_by(models.TrialModel.number)
+            .limit(1)
+        ).first()
+        if trial is None:
+            return None
+        trial_id, number = _key(trial)
+        before = session.execute(
+            select(claims.c.seed, claims.c.deaths).where(claims.c.trial_id == trial_id)
+        ).first()
+        seed, deaths = (before.seed, before.deaths) if before else (seed_of(number), 0)
+        trial.state = TrialState.RUNNING
+        trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna's column takes local time
+        session.flush()
+        claim = Claim(trial_id, number, seed, again=before is not None)
+        self._write(session, owner, claim, deaths)
+        return claim
+
+    def _create(self, session: Session, owner: Owner, seed_of: Callable[[int], int]) -> Claim:
+        trial = self._database.backend._get_prepared_new_trial(self._study_id, None, session)
+        session.flush()
+        trial_id, number = _key(trial)
+        claim = Claim(trial_id, number, seed_of(number), again=False)
+        self._write(session, owner, claim, deaths=0)
+        return claim
+
+    def _write(self, session: Session, owner: Owner, claim: Claim, deaths: int) -> None:
+        row = {
+            "study_id": self._study_id,
+            "owner": owner.token,
+            "supervisor": owner.supervisor,
+            "host": owner.host,
+            "pid": owner.pid,
+            "beat": utc_now(),
+            "seed": claim.seed,
+            "deaths": deaths,
+        }
+        here = claims.c.trial_id == claim.trial_id
+        # There is a row already when the trial was handed back, and when SQLite gives the id of a
+        # deleted trial to a new one. No blind DELETE: in MySQL it would lock the gap for others.
+        if session.scalar(select(claims.c.trial_id).where(here)) is None:
+            session.execute(insert(claims).values(trial_id=claim.trial_id, **row))
+        else:
+            session.execute(update(claims).where(here).values(**row))
+        self._set_attrs(session, claim.trial_id, {SEED_ATTR: claim.seed})
+
+    def finish(
+        self,
+        claim: Claim,
+        owner: Owner,
+        state: TrialState,
+        values: Sequence[float] | None,
+        attrs: Mapping[str, Any],
+    ) -> bool:
+        """End a trial: attributes, values and state in one transaction.
+
+        Returns:
+            False when the trial is no longer this owner's: it was given to somebody else, and
+            nothing is written.
+        """
+        with locked_study(self._database, self._study_id) as session:
+            if not self._holds(session, claim.trial_id, owner):
+                return False
+            trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session)
+            self._set_attrs(session, claim.trial_id, attrs)
+            for objective, value in enumerate(values or ()):
+                self._database.backend._set_trial_value_without_commit(
+                    session, trial, objective, value
+                )
+            self._end(session, trial, state)
+        return True
+
+    def _holds(self, session: Session, trial_id: int, owner: Owner) -> bool:
+        holder = session.scalar(
+            select(claims.c.owner)
+            .join(models.TrialModel, models.TrialModel.trial_id == claims.c.trial_id)
+            .where(claims.c.trial_id == trial_id, models.TrialModel.state == TrialState.RUNNING)
+        )
+        return holder == owner.token
+
+    def _end(self, session: Session, trial: models.TrialModel, state: TrialState) -> None:
+        trial.state = state
+        trial.datetime_complete = datetime.now()  # noqa: DTZ005 - Optuna's column takes local time
+        session.flush()
+        session.execute(delete(claims).where(claims.c.trial_id == trial.trial_id))
+
+    def hand_back(self, owner: Owner, *, death: str | None = None) -> list[int]:
+        """Give back what a worker holds: stopped in good order, or dead.
+
+        Args:
+            owner: the worker. It must not run any more, or be the caller.
+            death: why the worker died, or None if it was only asked to stop. A trial whose workers
+                died more than `MAX_DEATHS` times ends FAIL with this reason.
+
+        Returns:
+            The numbers of the trials, in order.
+        """
+        with locked_study(self._database, self._study_id) as session:
+            return self._give_back(session, claims.c.owner == owner.token, death)
+
+    def reap(self, mine: str) -> list[int]:
+        """Give back what dead supervisors left: known dead on this machine, or silent too long.
+
+        Args:
+            mine: the caller's own ``Owner.supervisor``, which is alive.
+
+        Returns:
+            The numbers of the trials, in order.
+        """
+        with locked_study(self._database, self._study_id) as session:
+            now = session.scalar(select(utc_now()))
+            if now is None:  # no database answers so
+                return []
+            rows = session.execute(
+                select(claims.c.owner, claims.c.supervisor, claims.c.pid, claims.c.beat)
+                .join(models.TrialModel, models.TrialModel.trial_id == claims.c.trial_id)
+                .where(
+                    claims.c.study_id == self._study_id,
+                    claims.c.supervisor != mine,
+                    models.TrialModel.state == TrialState.RUNNING,
+                )
+            ).all()
+            limit = timedelta(seconds=BEAT_AGE_LIMIT_SECONDS)
+            numbers = []
+            for row in rows:
+                if now - row.beat > limit or is_known_dead(row.supervisor, row.pid):
+                    numbers += self._give_back(
+                        session, claims.c.owner == row.owner, "its supervisor died"
+                    )
+        return numbers
+
+    def _give_back(self, session: Session, which: Any, death: str | None) -> list[int]:
+        rows = session.execute(
+            select(models.TrialModel, claims.c.deaths)
+            .join(claims, models.TrialModel.trial_id == claims.c.trial_id)
+            .where(
+                which,
+                claims.c.study_id == self._study_id,
+                models.TrialModel.state == TrialState.RUNNING,
+            )
+            .order_by(models.TrialModel.number)
+        ).all()
+        for trial, deaths in rows:
+            if death is not None and deaths >= MAX_DEATHS:
+                attrs = {OUTCOME_ATTR: outcomes.FAILED, REASON_ATTR: death}
+                self._set_attrs(session, trial.trial_id, attrs)
+                self._end(session, trial, TrialState.FAIL)
+                continue
+            trial.state = TrialState.WAITING
+            session.execute(
+                update(claims)
+                .where(claims.c.trial_id == trial.trial_id)
+                .values(owner="", deaths=deaths + (death is not None))
+            )
+        return [trial.number for trial, _ in rows]
+
+    def beat(self, supervisor: str) -> None:
+        """Say that a supervisor and its workers are alive, by the database's clock."""
+        with session_of(self._database) as session:
+            session.execute(
+                update(claims).where(claims.c.supervisor == supervisor).values(beat=utc_now())
+            )
+
+    def foreign_running(self) -> list[int]:
+        """Numbers of RUNNING trials that no claim holds: of a program that is not ours."""
+        with session_of(self._database) as session:
+            return list(
+                session.scalars(
+                    select(models.TrialModel.number)
+                    .outerjoin(claims, models.TrialModel.trial_id == claims.c.trial_id)
+                    .where(
+                        models.TrialModel.study_id == self._study_id,
+                        models.TrialModel.state == TrialState.RUNNING,
+                        claims.c.trial_id.is_(None),
+                    )
+                    .order_by(models.TrialModel.number)
+                )
+            )
+
+    def count_failed(self) -> int:
+        """How many trials are FAIL."""
+        with session_of(self._database) as session:
+            return self._count_by_state(session).get(TrialState.FAIL, 0)
+
+    def _count_by_state(self, session: Session) -> dict[TrialState, int]:
+        rows = session.execute(
+            select(models.TrialModel.state, func.count())
+            .where(models.TrialModel.study_id == self._study_id)
+            .group_by(models.TrialModel.state)
+        )
+        return {state: count for state, count in rows}  # noqa: C416 - rows are not pairs to mypy
+
+    def _set_attrs(self, session: Session, trial_id: int, attrs: Mapping[str, Any]) -> None:
+        for key, value in attrs.items():
+            self._database.backend._set_trial_attr_without_commit(
+                session, models.TrialUserAttributeModel, trial_id, key, value
+            )
+
+
+def _key(trial: models.TrialModel) -> tuple[int, int]:
+    """A row's id and number; Optuna declares its columns without types."""
+    return cast("int", trial.trial_id), cast("int", trial.number)

@@ -1,0 +1,149 @@
+"""Reading a study's progress while it runs, for the display: few rows, however many trials."""
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+
+import optuna
+from optuna.storages._rdb import models
+from optuna.trial import TrialState
+from sqlalchemy import func, select
+
+from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
+from tuner.storage.database import Database, session_of, storage_errors
+
+
+@dataclass(frozen=True)
+class FinishedTrial:
+    """What the display says of a trial that ended.
+
+    Attributes:
+        value: the objective's value, or None for a failed trial.
+        last_step: the greatest step that was reported, or None.
+        seconds: from its (last) claim to its end.
+        outcome: see `tuner.outcomes`; "" for trials that another program ran.
+        reason: why it failed, or "".
+    """
+
+    number: int
+    state: TrialState
+    value: float | None
+    last_step: int | None
+    seconds: float | None
+    params: dict[str, object]
+    outcome: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyProgress:
+    """A study at one moment.
+
+    Attributes:
+        counts: trials by state.
+        new: the trials that ended since the last reading, in order of their number.
+        running: for each running trial, in order: its number and its last reported step and value.
+    """
+
+    counts: dict[TrialState, int]
+    new: list[FinishedTrial]
+    running: list[tuple[int, int | None, float | None]]
+
+
+class ProgressReader:
+    """Follows one study; each `read` costs the rows that changed, not the whole study.
+
+    Trials below the lowest unfinished one cannot change any more, so a reading starts there.
+    """
+
+    def __init__(self, database: Database, study_id: int) -> None:
+        self._database = database
+        self._study_id = study_id
+        self._seen: set[int] = set()  # ids of finished trials at or above the watermark
+        self._watermark = -1  # every trial with an id at or below it is finished and counted
+        self._settled: Counter[TrialState] = Counter()  # states of the trials at or below it
+
+    def read(self) -> StudyProgress:
+        """Read what changed since the last call."""
+        with storage_errors(self._database.url):
+            rows, new = self._changes()
+            counts = self._settled + Counter(
+                state for trial_id, _, state in rows if trial_id > self._watermark
+            )
+            running = [number for _, number, state in rows if state == TrialState.RUNNING]
+            return StudyProgress(dict(counts), self._describe(new), self._last_values(running))
+
+    def _changes(self) -> tuple[list[tuple[int, int, TrialState]], list[int]]:
+        """Rows (id, number, state) above the old watermark, and the ids that ended since."""
+        trial = models.TrialModel
+        with session_of(self._database) as session:
+            rows = [
+                (int(trial_id), int(number), state)
+                for trial_id, number, state in session.execute(
+                    select(trial.trial_id, trial.number, trial.state)
+                    .where(trial.study_id == self._study_id, trial.trial_id > self._watermark)
+                    .order_by(trial.trial_id)
+                )
+            ]
+        new = [i for i, _, state in rows if state.is_finished() and i not in self._seen]
+        self._seen.update(new)
+        for trial_id, _, state in rows:
+            if not state.is_finished():
+                break
+            self._watermark = trial_id
+            self._settled[state] += 1
+            self._seen.discard(trial_id)
+        return rows, new
+
+    def _describe(self, trial_ids: list[int]) -> list[FinishedTrial]:
+        trials = [self._database.storage.get_trial(trial_id) for trial_id in trial_ids]
+        return [_finished(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+
+    def _last_values(self, numbers: list[int]) -> list[tuple[int, int | None, float | None]]:
+        value, trial = models.TrialIntermediateValueModel, models.TrialModel
+        last_step = (
+            select(value.trial_id, func.max(value.step).label("step"))
+            .join(trial, trial.trial_id == value.trial_id)
+            .where(trial.study_id == self._study_id, trial.number.in_(numbers))
+            .group_by(value.trial_id)
+            .subquery()
+        )
+        with session_of(self._database) as session:
+            found = {
+                number: (step, reported)
+                for number, step, reported in session.execute(
+                    select(trial.number, value.step, value.intermediate_value)
+                    .join(trial, trial.trial_id == value.trial_id)
+                    .join(
+                        last_step,
+                        (last_step.c.trial_id == value.trial_id) & (last_step.c.step == value.step),
+                    )
+                )
+            }
+        return [(number, *found.get(number, (None, None))) for number in sorted(numbers)]
+
+
+def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
+    return FinishedTrial(
+        number=trial.number,
+        state=trial.state,
+        value=trial.value,
+        last_step=trial.last_step,
+        seconds=_seconds(trial.datetime_start, trial.datetime_complete),
+        params=dict(trial.params),
+        outcome=str(trial.user_attrs.get(OUTCOME_ATTR, "")),
+        reason=str(trial.user_attrs.get(REASON_ATTR, "")),
+    )
+
+
+def _seconds(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start).total_seconds() if start and end else None
+
+
+def find_best(database: Database, study_id: int) -> FinishedTrial | None:
+    """The study's best complete trial, or None."""
+    try:
+        with storage_errors(database.url):
+            return _finished(database.storage.get_best_trial(study_id))
+    except ValueError:  # Optuna: no trial is complete
+        return None

@@ -1,0 +1,145 @@
+"""A study's own record: its definition, seed and environments, as Optuna study attributes."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from tuner.errors import UsageError
+from tuner.seeds import draw_study_seed
+from tuner.storage.database import Database, locked_study, session_of
+from tuner.study import Snapshot
+
+DEFINITION_ATTR = "tuner:definition"
+STUDY_SEED_ATTR = "tuner:seed"
+SEARCH_ATTR = "tuner:search"
+ENVIRONMENT_ATTR = "environment:"  # + the environment's hash
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study that is in the database.
+
+    Attributes:
+        warning: one sentence for the user, or "": the study file changed since the last run.
+    """
+
+    study_id: int
+    name: str
+    seed: int
+    warning: str
+
+
+def register(
+    database: Database, name: str, snapshot: Snapshot, *, seed: int | None, search: dict[str, str]
+) -> StudyRecord:
+    """Create the study, or check that the one of this name has the same definition and seed.
+
+    Args:
+        database: where.
+        name: the study's name in the database.
+        snapshot: what the study file declares.
+        seed: the seed asked for, or None to keep the stored one or draw one.
+        search: the sampler's and the pruner's name, kept for people and reports.
+
+    Raises:
+        UsageError: another definition or seed is stored under this name.
+    """
+    direction = StudyDirection[snapshot.direction.upper()]
+    try:
+        study_id = database.storage.create_new_study([direction], name)
+    except DuplicatedStudyError:
+        study_id = database.storage.get_study_id_from_name(name)
+    stored = [d.name.lower() for d in database.storage.get_study_directions(study_id)]
+    if stored != [snapshot.direction]:
+        raise UsageError(
+            f"The study {name!r} in {database.url} has the direction {', '.join(stored)}, and "
+            f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
+        )
+    with locked_study(database, study_id) as session:
+        warning = _check_definition(session, study_id, name, snapshot)
+        kept_seed = _check_seed(session, study_id, name, seed)
+        write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
+        write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
+        write_study_attr(session, study_id, SEARCH_ATTR, search)
+    return StudyRecord(study_id, name, kept_seed, warning)
+
+
+_OTHER_NAME = (
+    "choose another name with --study-name, or delete the study with `optuna delete-study`."
+)
+
+
+def _check_definition(session: Session, study_id: int, name: str, snapshot: Snapshot) -> str:
+    stored = read_study_attr(session, study_id, DEFINITION_ATTR)
+    if stored is None:
+        return ""
+    before = Snapshot(**stored)
+    difference = snapshot.difference(before)
+    if difference:
+        raise UsageError(
+            f"The study {name!r} was begun with another definition: {difference}. Its trials would "
+            f"not be comparable; {_OTHER_NAME}"
+        )
+    if snapshot.file_hash != before.file_hash:
+        return (
+            f"{snapshot.file} changed since the last run of {name!r}; its space is the same, so "
+            "the study goes on, but check that old and new trials may be compared."
+        )
+    return ""
+
+
+def _check_seed(session: Session, study_id: int, name: str, seed: int | None) -> int:
+    stored = read_study_attr(session, study_id, STUDY_SEED_ATTR)
+    if stored is None:
+        return draw_study_seed() if seed is None else seed
+    if seed is not None and seed != stored:
+        raise UsageError(
+            f"The study {name!r} was begun with --seed {stored}, and {seed} would not reproduce "
+            f"its trials; leave --seed out, or choose another name with --study-name."
+        )
+    return int(stored)
+
+
+def record_environment(
+    database: Database, study_id: int, digest: str, environment: dict[str, Any]
+) -> None:
+    """Keep the environment of a worker once a study; its trials name it by its hash."""
+    with locked_study(database, study_id) as session:
+        write_study_attr(session, study_id, ENVIRONMENT_ATTR + digest, environment)
+
+
+def read_definition(database: Database, study_id: int) -> Snapshot:
+    """The definition that `register` stored."""
+    with session_of(database) as session:
+        return Snapshot(**read_study_attr(session, study_id, DEFINITION_ATTR))
+
+
+def read_study_attr(session: Session, study_id: int, key: str) -> Any:
+    """A study's user attribute, or None."""
+    stored = session.scalar(
+        select(models.StudyUserAttributeModel.value_json).where(
+            models.StudyUserAttributeModel.study_id == study_id,
+            models.StudyUserAttributeModel.key == key,
+        )
+    )
+    return None if stored is None else json.loads(stored)
+
+
+def write_study_attr(session: Session, study_id: int, key: str, value: Any) -> None:
+    """Set a study's user attribute; the caller holds the study."""
+    row = session.scalars(
+        select(models.StudyUserAttributeModel).where(
+            models.StudyUserAttributeModel.study_id == study_id,
+            models.StudyUserAttributeModel.key == key,
+        )
+    ).first()
+    if row is None:
+        row = models.StudyUserAttributeModel(study_id=study_id, key=key)
+        session.add(row)
+    row.value_json = json.dumps(value)

@@ -1,0 +1,232 @@
+"""What a study file declares: loading it, checking it, and telling two definitions apart.
+
+A study file is Python. Module-level names that mean something here:
+
+============  ==========  =====================================================================
+name          needed      meaning
+============  ==========  =====================================================================
+objective     yes         ``objective(trial) -> float`` on an `optuna.Trial`
+space         no          ``dict[str, BaseDistribution]``, sampled before the objective is called
+metric        no          the value's name, for people; default ``"value"``
+direction     no          ``"minimize"`` (default) or ``"maximize"``
+max_step      no          the greatest step that the objective reports; Hyperband needs it
+prepare       no          ``prepare() -> None``, called in each worker before its first trial
+============  ==========  =====================================================================
+
+Without ``space`` the objective suggests its own parameters, as any Optuna objective does.
+"""
+
+import difflib
+import hashlib
+import importlib.util
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
+
+from tuner.errors import UsageError
+
+STUDIES_DIRECTORY = Path("studies")
+
+DEFAULT_METRIC = "value"
+DEFAULT_DIRECTION = "minimize"
+DIRECTIONS = ("minimize", "maximize")
+
+# Names that look like a slip of one of ours get an error instead of silence.
+_DECLARED = ("objective", "space", "metric", "direction", "max_step", "prepare")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The part of a definition that data can hold: kept in the database, read by every command.
+
+    Attributes:
+        space: distributions as Optuna's JSON, or None for a define-by-run study.
+        file: the study file's path as given.
+        file_hash: SHA-256 of its text.
+    """
+
+    space: dict[str, str] | None
+    metric: str
+    direction: str
+    max_step: int | None
+    file: str
+    file_hash: str
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What must not change under one study name: values would not be comparable."""
+        whole = asdict(self)
+        return {key: whole[key] for key in ("space", "metric", "direction", "max_step")}
+
+    def difference(self, other: "Snapshot") -> str:
+        """The first difference of two fingerprints in words, or "" if there is none."""
+        mine, theirs = self.fingerprint(), other.fingerprint()
+        for key in ("metric", "direction", "max_step"):
+            if mine[key] != theirs[key]:
+                return f"{key} is {mine[key]!r} and was {theirs[key]!r}"
+        mine_space, their_space = mine["space"] or {}, theirs["space"] or {}
+        for name in sorted(mine_space.keys() | their_space.keys()):
+            if mine_space.get(name) != their_space.get(name):
+                now, was = (_in_words(s.get(name)) for s in (mine_space, their_space))
+                return f"{name} is {now} and was {was}"
+        return ""
+
+    def distributions(self) -> dict[str, BaseDistribution] | None:
+        """The space as Optuna's distributions, or None for a define-by-run study."""
+        if self.space is None:
+            return None
+        return {name: json_to_distribution(text) for name, text in self.space.items()}
+
+    def to_json(self) -> str:
+        """As text, for the database and for messages between processes."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> "Snapshot":
+        """The inverse of `to_json`."""
+        return Snapshot(**json.loads(text))
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A loaded study file."""
+
+    objective: Callable[[optuna.Trial], float]
+    space: dict[str, BaseDistribution] | None
+    prepare: Callable[[], object] | None
+    snapshot: Snapshot
+
+
+def find_file(name_or_path: str) -> Path:
+    """The file that ``--study`` means.
+
+    Args:
+        name_or_path: ``mnist`` for ``studies/mnist.py``, or a path that ends in ``.py``.
+
+    Raises:
+        UsageError: there is no such file; the closest name is offered.
+    """
+    is_path = name_or_path.endswith(".py") or "/" in name_or_path
+    path = Path(name_or_path) if is_path else STUDIES_DIRECTORY / f"{name_or_path}.py"
+    if path.is_file():
+        return path
+    if is_path:
+        raise UsageError(f"There is no study file {name_or_path}; check the path.")
+    known = sorted(file.stem for file in STUDIES_DIRECTORY.glob("*.py"))
+    if not known:
+        raise UsageError(
+            f"There is no study {name_or_path!r}: the directory {STUDIES_DIRECTORY.resolve()} has "
+            "no study files; give a path that ends in .py, or change to the project's directory."
+        )
+    close = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}."
+    raise UsageError(f"There is no study {name_or_path!r} ({path} does not exist); {hint}")
+
+
+def load(path: Path) -> Definition:
+    """Load and check a study file. This runs its code.
+
+    Raises:
+        UsageError: the file cannot be run, or what it declares is wrong.
+    """
+    module = _run(path)
+    declared = vars(module)
+    objective = declared.get("objective")
+    if not callable(objective):
+        slip = difflib.get_close_matches("objective", list(declared), n=1, cutoff=0.7)
+        hint = f"; it has {slip[0]!r}" if slip else ""
+        raise UsageError(
+            f"The study file {path} has no function objective(trial){hint}. "
+            "Define one that returns the value to optimise."
+        )
+    prepare = declared.get("prepare")
+    if prepare is not None and not callable(prepare):
+        raise UsageError(f"prepare in {path} is {prepare!r}; make it a function or remove it.")
+    space = _checked_space(path, declared.get("space"))
+    snapshot = Snapshot(
+        space=None
+        if space is None
+        else {name: distribution_to_json(space[name]) for name in sorted(space)},
+        metric=_checked_metric(path, declared.get("metric", DEFAULT_METRIC)),
+        direction=_checked_direction(path, declared.get("direction", DEFAULT_DIRECTION)),
+        max_step=_checked_max_step(path, declared.get("max_step")),
+        file=str(path),
+        file_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    return Definition(objective, space, prepare, snapshot)
+
+
+def _run(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"The study file {path} is not Python; name a file that ends in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module
+    sys.path.insert(0, str(path.resolve().parent))  # its neighbours can be imported
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # user code
+        raise UsageError(
+            f"The study file {path} cannot be loaded: {_where(error, path)}; mend it and run again."
+        ) from error
+    return module
+
+
+def _where(error: BaseException, path: Path) -> str:
+    """An exception of user code in one line: the line of the study file, the type, the message."""
+    if isinstance(error, SyntaxError):
+        return f"line {error.lineno}: SyntaxError: {error.msg}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path) or frame.filename == str(path.resolve())
+    ]
+    place = f"line {lines[-1]}: " if lines else ""
+    message = " ".join(str(error).split())
+    return f"{place}{type(error).__name__}" + (f": {message}" if message else "")
+
+
+def _checked_space(path: Path, space: object) -> dict[str, BaseDistribution] | None:
+    if space is None:
+        return None
+    if not isinstance(space, dict) or not space:
+        raise UsageError(
+            f"space in {path} is {space!r}; make it a dict from a parameter's name to an Optuna "
+            "distribution, or leave it out and call trial.suggest_* in the objective."
+        )
+    for name, distribution in space.items():
+        if not isinstance(name, str) or not isinstance(distribution, BaseDistribution):
+            raise UsageError(
+                f"space in {path} maps {name!r} to {distribution!r}; it takes an Optuna "
+                "distribution, for example FloatDistribution(1e-4, 1.0, log=True)."
+            )
+    return space
+
+
+def _checked_metric(path: Path, metric: object) -> str:
+    if not isinstance(metric, str) or not metric:
+        raise UsageError(f'metric in {path} is {metric!r}; write a name, for example "val_error".')
+    return metric
+
+
+def _checked_direction(path: Path, direction: object) -> str:
+    if direction not in DIRECTIONS:
+        raise UsageError(f'direction in {path} is {direction!r}; write "minimize" or "maximize".')
+    return str(direction)
+
+
+def _checked_max_step(path: Path, max_step: object) -> int | None:
+    if max_step is None or (isinstance(max_step, int) and max_step >= 1):
+        return max_step
+    raise UsageError(f"max_step in {path} is {max_step!r}; write a whole number from 1.")
+
+
+def _in_words(distribution_json: str | None) -> str:
+    return "absent" if distribution_json is None else str(json_to_distribution(distribution_json))

@@ -1,0 +1,87 @@
+"""The words at the end of a run: what came out, where it is, and what to type next."""
+
+import shlex
+
+from optuna.trial import TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner import wording
+from tuner.display import Scoreboard
+from tuner.settings import DEFAULT_STORAGE, RunSettings
+
+# The metric of our own image studies; its complement is what people ask for.
+ERROR_METRIC = "val_error"
+
+
+def summarise(
+    console: Console, board: Scoreboard, settings: RunSettings, shown_url: str, seconds: float
+) -> None:
+    """Print the end of a run that reached its target.
+
+    Args:
+        console: where.
+        board: the final figures.
+        settings: of the command.
+        shown_url: the database without its password.
+        seconds: the whole command took so long.
+    """
+    console.print()
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column(overflow="fold")
+    for name, text in _rows(board, settings, shown_url, seconds):
+        rows.add_row(name, text)
+    console.print(rows)
+
+
+def _rows(
+    board: Scoreboard, settings: RunSettings, shown_url: str, seconds: float
+) -> list[tuple[str, Text]]:
+    if board.ended_here:
+        done = f"{wording.count(board.ended_here, 'trial')} in {wording.duration(seconds)}"
+    else:
+        done = (
+            f"nothing to do: {board.ended} trials are there, and {settings.trials} were asked for"
+        )
+    states = ", ".join(
+        f"{board.count(state)} {word}"
+        for state, word in (
+            (TrialState.COMPLETE, "complete"),
+            (TrialState.PRUNED, "pruned"),
+            (TrialState.FAIL, "failed"),
+        )
+    )
+    rows = [("study", Text(f"{board.name}: {done}")), ("trials", Text(states))]
+    if board.diverged:
+        rows.append(("", Text(f"{board.diverged} of the pruned ones diverged")))
+    rows += _best_rows(board)
+    rows.append(("database", Text(shown_url)))
+    rows.append(("next", Text(f"optuna-dashboard {shlex.quote(shown_url)}", style="bold")))
+    rows.append(("", Text(_command_for_more(board, settings, shown_url), style="bold")))
+    return rows
+
+
+def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) -> str:
+    words = ["python", "-m", "tuner.run", "--study", settings.study_argument]
+    if settings.study != settings.study_file.stem:
+        words += ["--study-name", settings.study]
+    if settings.storage != DEFAULT_STORAGE:
+        words += ["--storage", shown_url]
+    return shlex.join([*words, "--trials", str(2 * board.ended)])
+
+
+def _best_rows(board: Scoreboard) -> list[tuple[str, Text]]:
+    best = board.best
+    if best is None or best.value is None:
+        return [("best", Text("no trial ran to its end"))]
+    score = f"{board.score(best)} (trial {best.number})"
+    if board.snapshot.metric == ERROR_METRIC:
+        score = f"validation accuracy {1 - best.value:.2%}, {score}"
+    rows = [("best", Text(score, style="bold green"))]
+    rows += [("", Text(f"{name} = {wording.number(value)}")) for name, value in best.params.items()]
+    if board.count(TrialState.COMPLETE) > 1:
+        luck = "the best of many is partly luck: a re-run of it will rather be a little worse"
+        rows.append(("", Text(luck, style="dim")))
+    return rows

@@ -1,0 +1,250 @@
+"""The supervisor's loop: beats, deaths, reaping, the display, and every way to end."""
+
+import contextlib
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Self
+
+from tuner import interrupt, wording
+from tuner.display import Display, Scoreboard
+from tuner.engines.base import Engine, Gone, Loaded, LogLine, Refused
+from tuner.errors import (
+    Interrupted,
+    StorageError,
+    TimedOut,
+    TooManyFailures,
+    TunerError,
+    UsageError,
+)
+from tuner.storage import Claims, Owner, ProgressReader
+
+# A supervisor says this often that it is alive, in seconds; see BEAT_AGE_LIMIT_SECONDS in claims.
+BEAT_SECONDS = 10
+# How often to look for trials of supervisors that died, in seconds.
+REAP_SECONDS = 5
+# How often to read the study's progress, in seconds.
+READ_SECONDS = 0.5
+# Workers asked to stop have this long to hand back, in seconds; then they are killed.
+DRAIN_SECONDS = 10
+# Workers that die one after another before they take a trial: so many, and the command gives up.
+MOST_EARLY_DEATHS = 3
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When to stop before the target is reached.
+
+    Attributes:
+        most_failed: rows of the study that may be FAIL.
+        allowed_failures: the same, counted since the command started.
+        deadline: by `time.monotonic`, or None.
+        timeout: what the user wrote, in seconds, for the message.
+    """
+
+    most_failed: int
+    allowed_failures: int
+    deadline: float | None
+    timeout: float | None
+
+
+class Signals:
+    """Counts Ctrl-C and SIGTERM: the first drains, the second kills.
+
+    Args:
+        inline: the objective runs in this process, so that the second signal must leave it.
+    """
+
+    def __init__(self, *, inline: bool) -> None:
+        self.received = 0
+        self._inline = inline
+
+    def __enter__(self) -> Self:
+        self._before = {
+            which: signal.signal(which, self._on_signal)
+            for which in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for which, handler in self._before.items():
+            signal.signal(which, handler)
+
+    def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        self.received += 1
+        interrupt.request()
+        if self._inline and self.received > 1:
+            raise interrupt.HandBack
+
+
+@contextlib.contextmanager
+def beating(claims: Claims, supervisor: str) -> Iterator[None]:
+    """Beat in a thread, so that nothing that the loop waits for makes its workers look dead."""
+    end = threading.Event()
+
+    def beat() -> None:
+        while not end.wait(BEAT_SECONDS):
+            try:
+                claims.beat(supervisor)
+            except StorageError as error:  # the next beat may pass
+                logger.warning("a beat failed: %s", error)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+
+
+@dataclass
+class Supervisor:
+    """Runs an engine until a study reaches its target, or something stops it before."""
+
+    engine: Engine
+    claims: Claims
+    reader: ProgressReader
+    board: Scoreboard
+    display: Display
+    limits: Limits
+    me: Owner
+    signals: Signals
+    _early_deaths: int = field(default=0, init=False)
+    _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
+    _told_foreign: bool = field(default=False, init=False)
+
+    def run(self) -> None:
+        """Run to the end.
+
+        Raises:
+            Interrupted: a signal came; every trial was handed back.
+            TimedOut: the time is up; every trial was handed back.
+            TooManyFailures: trials failed, or workers died at their start, too often.
+            TunerError: a worker refused to work.
+        """
+        with beating(self.claims, self.me.supervisor):
+            try:
+                while not self._is_done():
+                    self._turn()
+            except BaseException:
+                self._drain()
+                raise
+            self._drain()
+            self._read()
+
+    def _is_done(self) -> bool:
+        return self.board.ended >= self.board.target
+
+    def _turn(self) -> None:
+        if self.signals.received:
+            raise Interrupted(
+                f"Interrupted with {self.board.ended} of {self.board.target} trials done; what "
+                "was running is handed back, and the same command goes on."
+            )
+        deadline = self.limits.deadline
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOut(
+                f"--timeout {self.limits.timeout:g} s passed with {self.board.ended} of "
+                f"{self.board.target} trials done; run the same command again to go on."
+            )
+        for event in self.engine.poll(READ_SECONDS):
+            if isinstance(event, LogLine):
+                self.display.note(event.text)
+            elif isinstance(event, Refused):
+                raise event.error
+            elif isinstance(event, Gone):
+                self._bury(event)
+            else:
+                self._check_same_file(event)
+        now = time.monotonic()
+        if now >= self._next_reap:
+            self._next_reap = now + REAP_SECONDS
+            self._reap()
+        self._read()
+
+    def _check_same_file(self, loaded: Loaded) -> None:
+        if loaded.snapshot.file_hash != self.board.snapshot.file_hash:
+            raise UsageError(
+                f"{loaded.snapshot.file} was changed while its study ran; run the command again to "
+                "go on with the new file."
+            )
+
+    def _bury(self, gone: Gone) -> None:
+        """A worker ended: give its trial back, and put another in its place."""
+        numbers = self.claims.hand_back(gone.owner, death=gone.death)
+        if gone.death is None:
+            if not self.engine.alive:
+                self._read()
+                self._check_nothing_left()
+            return
+        self._early_deaths = 0 if numbers else self._early_deaths + 1
+        if self._early_deaths >= MOST_EARLY_DEATHS:
+            raise TooManyFailures(
+                f"{MOST_EARLY_DEATHS} workers died one after another before they took a trial "
+                f"({gone.death}); the last one wrote: {gone.last_words()}."
+            )
+        trials = "".join(f"; trial {number} is handed back" for number in numbers)
+        self.display.note(f"worker {gone.owner.pid} {gone.death}{trials}")
+        self.engine.replace()
+
+    def _check_nothing_left(self) -> None:
+        """All workers ended in good order: because the target is reached, or failures are."""
+        if not self._is_done() and self.board.failed <= self.limits.most_failed:
+            raise TunerError(
+                f"All workers ended with {self.board.ended} of {self.board.target} trials done; "
+                "run the same command again to go on."
+            )
+
+    def _reap(self) -> None:
+        numbers = self.claims.reap(self.me.supervisor)
+        if numbers:
+            which = ", ".join(str(number) for number in numbers)
+            self.display.note(f"taken over from a dead supervisor: trial {which}")
+
+    def _read(self) -> None:
+        progress = self.reader.read()
+        self.board.update(progress)
+        self.display.show(self.board, progress.new)
+        if self.board.failed > self.limits.most_failed:
+            raise TooManyFailures(
+                f"More than {wording.count(self.limits.allowed_failures, 'trial')} failed since "
+                f"this command started (--max-failures {self.limits.allowed_failures}); mend the "
+                "objective, or allow more. The failed trials keep their reason as an attribute."
+            )
+        self._tell_foreign(len(progress.running))
+
+    def _tell_foreign(self, running: int) -> None:
+        """Say once when only rows that nobody of ours holds keep the target from being reached."""
+        waiting = self.board.ended + running >= self.board.target > self.board.ended
+        if not waiting or self._told_foreign:
+            return
+        numbers = self.claims.foreign_running()
+        if numbers and len(numbers) == running:
+            self._told_foreign = True
+            which = ", ".join(str(number) for number in numbers)
+            self.display.note(
+                f"waiting for trial {which}, RUNNING by another program or left by one that died; "
+                f"free it with: optuna tell --study-name {self.board.name} --trial-number "
+                f"{numbers[0]} --state fail"
+            )
+
+    def _drain(self) -> None:
+        """Let every worker hand back; kill those that do not in time, and hand back for them."""
+        self.engine.drain()
+        end = time.monotonic() + DRAIN_SECONDS
+        killed = False
+        while self.engine.alive:
+            again = self.signals.received > 1
+            if not killed and (again or time.monotonic() >= end):
+                self.engine.kill()
+                killed = True
+            for event in self.engine.poll(0.1):
+                if isinstance(event, Gone):
+                    self.claims.hand_back(event.owner)

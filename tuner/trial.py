@@ -1,0 +1,45 @@
+"""The trial that an objective gets: it can go on where another worker stopped."""
+
+import copy
+from typing import Any
+
+import optuna
+
+from tuner import interrupt
+
+
+class ClaimedTrial(optuna.Trial):
+    """An `optuna.Trial` on a row that may already hold parameters and values.
+
+    It differs from Optuna's own in three ways:
+
+    * A step that is stored already is not reported again, and is not a reason to prune.
+    * User attributes are written when the trial ends, in the transaction that ends it.
+    * `report` leaves the objective when somebody asked this worker to stop.
+    """
+
+    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+        super().__init__(study, trial_id)
+        self._stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
+        self._catching_up = False
+        self.unwritten_attrs: dict[str, Any] = {}
+
+    def report(self, value: float, step: int) -> None:
+        """Report a value at a step, see `optuna.Trial.report`."""
+        interrupt.check()
+        self._catching_up = step < max(self._stored_steps, default=step)
+        if step not in self._stored_steps:
+            super().report(value, step)
+
+    def should_prune(self) -> bool:
+        """Whether to stop here, see `optuna.Trial.should_prune`."""
+        return False if self._catching_up else super().should_prune()
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Keep an attribute, see `optuna.Trial.set_user_attr`; it is written with the end."""
+        self.unwritten_attrs[key] = value
+
+    @property
+    def user_attrs(self) -> dict[str, Any]:
+        """The stored and the unwritten user attributes."""
+        return {**super().user_attrs, **copy.deepcopy(self.unwritten_attrs)}

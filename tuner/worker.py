@@ -1,0 +1,204 @@
+"""One worker: claim a trial, run the objective, record what came out; until nothing is left."""
+
+import logging
+import math
+import numbers
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import optuna
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import _filter_study
+from optuna.trial import TrialState
+
+from tuner import environment, interrupt, log, outcomes
+from tuner.errors import StorageError
+from tuner.search import SearchContext, make_pruner, make_sampler
+from tuner.seeds import trial_seed
+from tuner.storage import Claim, Claims, Database, NoTrial, Owner, record_environment
+from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
+from tuner.study import Definition
+from tuner.trial import ClaimedTrial
+
+# How often to ask for a trial while others work on the last ones, in seconds.
+ASK_AGAIN_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker must know to take trials of a study.
+
+    Attributes:
+        target: how many trials shall end COMPLETE or PRUNED.
+        seed: the study's seed.
+        most_failed: stop when more rows of the study than this are FAIL.
+        threads: threads for the objective's library.
+        worker: this worker's number on this host, from 1; 0 in the command's own process.
+    """
+
+    study_id: int
+    study_name: str
+    target: int
+    seed: int
+    sampler: str
+    pruner: str
+    most_failed: int
+    threads: int
+    worker: int
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a trial ended: Optuna's state, its value, and why.
+
+    Attributes:
+        outcome: one of `tuner.outcomes`.
+        reason: of a failure or a divergence, in one line; else "".
+    """
+
+    state: TrialState
+    value: float | None
+    outcome: str
+    reason: str = ""
+
+
+class ServedStudy(optuna.Study):
+    """The study that an objective sees as ``trial.study``."""
+
+    def stop(self) -> None:
+        """Nothing: the budget is the service's. Optuna's grid sampler calls this at its end."""
+
+
+class Worker:
+    """Takes trials of one study, one at a time."""
+
+    def __init__(
+        self, definition: Definition, assignment: Assignment, database: Database, owner: Owner
+    ) -> None:
+        self._definition = definition
+        self._assignment = assignment
+        self._database = database
+        self._owner = owner
+        self._claims = Claims(database, assignment.study_id)
+        here = environment.describe()
+        self._environment = environment.digest(here)
+        record_environment(database, assignment.study_id, self._environment, here)
+
+    def work(self) -> Iterator[None]:
+        """Run trials until the study has reached its target or somebody asks to stop.
+
+        Yields:
+            None after each trial, and after each wait for one.
+        """
+        while not interrupt.requested():
+            got = self._claims.claim(
+                self._owner,
+                lambda number: trial_seed(self._assignment.seed, number),
+                target=self._assignment.target,
+                most_failed=self._assignment.most_failed,
+            )
+            if got is NoTrial.ALL_TAKEN:
+                interrupt.wait(ASK_AGAIN_SECONDS)
+            elif isinstance(got, NoTrial):
+                logger.debug("no more trials: %s", got.value)
+                return
+            else:
+                with log.bound(trial=got.number):
+                    self._run(got)
+            yield
+
+    def _run(self, claim: Claim) -> None:
+        try:
+            study = self._study_for(claim)
+            trial = ClaimedTrial(study, claim.trial_id)
+            ending = evaluate(self._definition, trial)
+        except interrupt.HandBack:
+            self._claims.hand_back(self._owner)
+            logger.debug("handed back")
+            return
+        except MemoryError:
+            self._claims.hand_back(self._owner, death="out of memory")
+            logger.warning("out of memory; handed back")
+            return
+        values = None if ending.value is None else [ending.value]
+        frozen = self._database.storage.get_trial(claim.trial_id)
+        study.sampler.after_trial(_filter_study(study, frozen), frozen, ending.state, values)
+        attrs = {
+            **trial.unwritten_attrs,
+            "worker": self._assignment.worker,
+            "host": self._owner.host,
+            "environment": self._environment,
+            OUTCOME_ATTR: ending.outcome,
+        }
+        if ending.reason:
+            attrs[REASON_ATTR] = ending.reason
+        if not self._claims.finish(claim, self._owner, ending.state, values, attrs):
+            logger.warning("the trial was given to another worker; this result is dropped")
+
+    def _study_for(self, claim: Claim) -> optuna.Study:
+        """The study with a sampler that is seeded for this trial alone."""
+        context = SearchContext(self._assignment.seed, claim.number, self._definition.space)
+        study = ServedStudy(
+            self._assignment.study_name,
+            self._database.storage,
+            sampler=make_sampler(self._assignment.sampler, context),
+            pruner=make_pruner(self._assignment.pruner, self._definition.snapshot),
+        )
+        study.get_trials(deepcopy=False)  # bring the storage's cache up to date, as `ask` does
+        return study
+
+
+def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
+    """Sample the declared space and call the objective; an exception of it is an ending, too.
+
+    Raises:
+        HandBack: somebody asked to stop.
+        MemoryError: also for TensorFlow's ResourceExhaustedError.
+        StorageError: the database was lost.
+    """
+    try:
+        for name, distribution in (definition.space or {}).items():
+            trial._suggest(name, distribution)
+        interrupt.check()
+        return _judge(definition.objective(trial))
+    except outcomes.Diverged as diverged:
+        return _stopped_early(trial, outcomes.DIVERGED, str(diverged))
+    except optuna.TrialPruned:
+        return _stopped_early(trial, outcomes.PRUNED)
+    except StorageInternalError as error:
+        raise StorageError(f"The database was lost during a trial: {error.__cause__}") from error
+    except (MemoryError, StorageError):
+        raise
+    except (Exception, SystemExit) as error:  # the user's code may raise anything
+        if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, not imported here
+            raise MemoryError from error
+        logger.debug("the objective raised", exc_info=error)
+        return _failed(_in_one_line(error))
+
+
+def _judge(value: object) -> Ending:
+    if not isinstance(value, numbers.Real) and not hasattr(value, "__float__"):
+        return _failed(f"the objective returned {value!r}; it must return a number")
+    number = float(value)
+    if math.isnan(number):
+        return _failed("the objective returned nan")
+    return Ending(TrialState.COMPLETE, number, outcomes.COMPLETED)
+
+
+def _stopped_early(trial: ClaimedTrial, outcome: str, reason: str = "") -> Ending:
+    """A pruned trial's value is the one at its last step, as in Optuna."""
+    frozen = trial.storage.get_trial(trial._trial_id)
+    last = None if frozen.last_step is None else frozen.intermediate_values[frozen.last_step]
+    value = None if last is None or math.isnan(last) else last
+    return Ending(TrialState.PRUNED, value, outcome, reason)
+
+
+def _failed(reason: str) -> Ending:
+    return Ending(TrialState.FAIL, None, outcomes.FAILED, reason)
+
+
+def _in_one_line(error: BaseException) -> str:
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
