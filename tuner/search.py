@@ -1,9 +1,11 @@
 """Samplers and pruners by name: one registry of each decides the names everywhere."""
 
+import contextlib
 import difflib
 import importlib.util
 import itertools
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 
 from tuner.errors import UsageError
 from tuner.seeds import sampler_seed
@@ -170,12 +173,22 @@ PRUNERS: Mapping[str, Callable[[Snapshot], pruners.BasePruner]] = {
 
 def make_sampler(name: str, context: SearchContext) -> samplers.BaseSampler:
     """A sampler for one trial; see `check_search` for the names' errors."""
-    return SAMPLERS[name](context)
+    with _experiments_allowed():
+        return SAMPLERS[name](context)
 
 
 def make_pruner(name: str, snapshot: Snapshot) -> pruners.BasePruner:
     """A pruner for a study."""
-    return PRUNERS[name](snapshot)
+    with _experiments_allowed():
+        return PRUNERS[name](snapshot)
+
+
+@contextlib.contextmanager
+def _experiments_allowed() -> Iterator[None]:
+    """Optuna warns of what may change in a later version; ours is pinned."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
 
 
 def check_search(sampler: str, pruner: str, snapshot: Snapshot, target: int) -> None:

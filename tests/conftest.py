@@ -1,0 +1,99 @@
+"""Databases for tests, and studies that need no Keras."""
+
+import os
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from sqlalchemy.engine import make_url
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Servers that the tests may use: a database of its own is made in each for every test.
+SERVERS = {
+    "postgresql": os.environ.get("TUNER_TEST_POSTGRESQL", "postgresql://root@127.0.0.1/postgres"),
+    "mysql": os.environ.get("TUNER_TEST_MYSQL", "mysql://root@127.0.0.1/test"),
+}
+DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+
+
+def admin(kind: str) -> sqlalchemy.Engine:
+    """Connections to a server that are not in a transaction: they may create databases."""
+    url = make_url(SERVERS[kind]).set(drivername=DRIVERS[kind])
+    return sqlalchemy.create_engine(
+        url, isolation_level="AUTOCOMMIT", poolclass=sqlalchemy.NullPool
+    )
+
+
+def require_server(kind: str) -> None:
+    """Skip without the server; under CI it must be there."""
+    try:
+        with admin(kind).connect():
+            return
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        message = f"no {kind} server at {SERVERS[kind]}: {error}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of an empty database, of each kind in turn."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/tuner.db"
+        return
+    require_server(request.param)
+    name = f"tuner_test_{uuid.uuid4().hex[:12]}"
+    with admin(request.param).connect() as connection:
+        connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+    try:
+        yield make_url(SERVERS[request.param]).set(database=name).render_as_string(False)
+    finally:
+        force = " WITH (FORCE)" if request.param == "postgresql" else ""
+        with admin(request.param).connect() as connection:
+            connection.execute(sqlalchemy.text(f"DROP DATABASE {name}{force}"))
+
+
+@pytest.fixture
+def write_study(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes the text of a study file and returns its path."""
+
+    def write(text: str, name: str = "study") -> Path:
+        path = tmp_path / f"{name}.py"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def start(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.Popen[str]":
+    """Start ``python -m tuner.run`` with these arguments."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tuner.run", *arguments],
+        cwd=cwd,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.CompletedProcess[str]":
+    """Run ``python -m tuner.run`` with these arguments to its end."""
+    with start(*arguments, cwd=cwd, **env) as process:
+        out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Wait for a condition, or fail."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)

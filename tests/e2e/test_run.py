@@ -1,0 +1,402 @@
+"""`python -m tuner.run` as its user meets it: real processes, real kills, every exit code."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from tests.conftest import ROOT, run, start, wait_until
+from tuner.storage import open_database
+
+PARABOLOID = str(ROOT / "studies" / "paraboloid.py")
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+# A define-by-run objective, with conditional parameters, that takes about a second.
+SLOW = """
+import time
+
+def objective(trial):
+    kind = trial.suggest_categorical("kind", ["line", "bowl"])
+    x = trial.suggest_float("x", -5, 5)
+    y = trial.suggest_float("y", -5, 5) if kind == "bowl" else 0.0
+    for step in range(1, 11):
+        time.sleep(0.1)
+        trial.report(x * x + y * y + 1 / step, step)
+    return x * x + y * y
+"""
+
+
+def trials_of(url: str, name: str) -> list[FrozenTrial]:
+    database = open_database(url)
+    try:
+        study = optuna.load_study(study_name=name, storage=database.storage)
+        return study.get_trials(deepcopy=False)
+    finally:
+        database.close()
+
+
+def state_counts(url: str, name: str) -> Counter[TrialState]:
+    return Counter(trial.state for trial in trials_of(url, name))
+
+
+def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def has_running(path: Path, at_least: int = 1) -> Callable[[], bool]:
+    """Whether so many trials of a SQLite database are RUNNING and have reported twice."""
+
+    def look() -> bool:
+        if not path.exists():
+            return False
+        with sqlite3.connect(path) as connection:
+            try:
+                found = connection.execute(
+                    "SELECT count(*) FROM (SELECT t.trial_id FROM trials t "
+                    "JOIN trial_intermediate_values v ON v.trial_id = t.trial_id "
+                    "WHERE t.state = 'RUNNING' GROUP BY t.trial_id HAVING count(*) >= 2)"
+                ).fetchone()[0]
+            except sqlite3.OperationalError:
+                found = 0
+        connection.close()
+        return bool(found >= at_least)
+
+    return look
+
+
+@pytest.fixture
+def slow(write_study: Callable[..., Path]) -> str:
+    return str(write_study(SLOW, "slow"))
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> tuple[str, Path]:
+    path = tmp_path / "tuner.db"
+    return f"sqlite:///{path}", path
+
+
+def exact_budget(url: str) -> None:
+    """12 trials by 4 workers, again 12, then 15; the first ten configurations differ."""
+    for asked, workers, says in (
+        (12, 4, "12 trials in"),
+        (12, 4, "nothing to do"),
+        (15, 2, "3 trials in"),
+    ):
+        done = run(
+            "--study",
+            PARABOLOID,
+            "--trials",
+            str(asked),
+            "--workers",
+            str(workers),
+            "--storage",
+            url,
+        )
+        assert done.returncode == 0, done.stderr
+        assert says in done.stdout
+        trials = trials_of(url, "paraboloid")
+        assert len(trials) == asked
+        assert all(trial.state in ENDED for trial in trials)
+    assert [trial.number for trial in trials] == list(range(15))
+    assert len({tuple(sorted(trial.params.items())) for trial in trials[:10]}) == 10
+    for trial in trials:
+        assert trial.user_attrs["outcome"] in {"completed", "pruned"}
+        assert {"seed", "worker", "host", "environment"} <= trial.user_attrs.keys()
+
+
+def test_exactly_so_many_trials(database_url: str) -> None:
+    exact_budget(database_url)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("repetition", range(20))
+def test_exactly_so_many_trials_twenty_times(repetition: int, sqlite: tuple[str, Path]) -> None:
+    exact_budget(sqlite[0])
+
+
+def test_the_same_seed_gives_the_same_trials_with_any_number_of_workers(tmp_path: Path) -> None:
+    found = []
+    for name, workers in (("a", "1"), ("b", "1"), ("c", "0")):
+        url = f"sqlite:///{tmp_path}/{name}.db"
+        done = run("--study", PARABOLOID, "--trials", "12", "--workers", workers,
+                   "--storage", url, "--seed", "11")  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found.append(
+            [
+                (t.params, t.value, t.state, t.user_attrs["seed"])
+                for t in trials_of(url, "paraboloid")
+            ]
+        )
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
+    slow: str, sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    process = start("--study", slow, "--trials", "10", "--workers", "3", "--storage", url)
+    wait_until(has_running(path, 3))
+    before = {t.number: (t.params, t.intermediate_values) for t in trials_of(url, "slow")}
+    victim = workers_of(process)[0]
+    victim.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"worker {victim.pid} killed (signal 9); trial " in out
+    handed_back = int(out.split("killed (signal 9); trial ")[1].split()[0])
+    after = trials_of(url, "slow")
+    assert [t.number for t in after] == list(range(10))
+    assert all(t.state == TrialState.COMPLETE for t in after)
+    params, values = before[handed_back]
+    assert after[handed_back].params == params
+    assert values.items() <= after[handed_back].intermediate_values.items()
+
+
+def test_a_killed_supervisor_loses_nothing(slow: str, sqlite: tuple[str, Path]) -> None:
+    url, path = sqlite
+    arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)
+    process = start(*arguments)
+    wait_until(has_running(path, 3))
+    workers = workers_of(process)
+    process.kill()
+    process.communicate()
+    again = run(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
+    wait_until(lambda: not any(worker.is_running() for worker in workers), seconds=10)
+
+
+def test_ctrl_c_hands_back_and_the_same_command_goes_on(
+    slow: str, sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)
+    process = start(*arguments)
+    wait_until(has_running(path, 3))
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=15)
+    assert process.returncode == 130
+    assert err.startswith("error: Interrupted with ")
+    assert "Traceback" not in out + err
+    counts = state_counts(url, "slow")
+    assert counts[TrialState.RUNNING] == 0
+    assert counts[TrialState.WAITING] >= 2
+    assert run(*arguments).returncode == 0
+    assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
+
+
+HANGING = """
+import time
+
+def objective(trial):
+    trial.report(1.0, 1), trial.report(1.0, 2)
+    while True:
+        time.sleep(100)
+"""
+
+
+def test_a_second_ctrl_c_ends_an_objective_that_does_not_listen(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    study = str(write_study(HANGING, "hanging"))
+    process = start("--study", study, "--trials", "8", "--workers", "2", "--storage", url)
+    wait_until(has_running(path, 2))
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=15)
+    assert time.monotonic() - began < 5  # without the second one it would take DRAIN_SECONDS
+    assert process.returncode == 130
+    assert state_counts(url, "hanging") == {TrialState.WAITING: 2}
+
+
+def test_a_time_out_drains_and_exits_5(slow: str, sqlite: tuple[str, Path]) -> None:
+    url, _ = sqlite
+    done = run(
+        "--study", slow, "--trials", "50", "--workers", "2", "--storage", url, "--timeout", "6"
+    )
+    assert done.returncode == 5
+    assert "--timeout 6 s passed with" in done.stderr
+    counts = state_counts(url, "slow")
+    assert counts[TrialState.RUNNING] == 0
+    assert 0 < counts[TrialState.COMPLETE] < 50
+
+
+FAILING = """
+def objective(trial):
+    if trial.number % 2:
+        raise ValueError("odd")
+    return 1.0
+"""
+
+
+def test_failures_are_replaced_until_there_are_too_many(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    url, _ = sqlite
+    study = str(write_study(FAILING, "failing"))
+    done = run("--study", study, "--trials", "4", "--workers", "1", "--storage", url)
+    assert done.returncode == 0, done.stderr
+    assert state_counts(url, "failing") == {TrialState.COMPLETE: 4, TrialState.FAIL: 3}
+    assert trials_of(url, "failing")[1].user_attrs["reason"] == "ValueError: odd"
+    done = run(
+        "--study", study, "--trials", "9", "--workers", "1", "--storage", url, "--max-failures", "1"
+    )
+    assert done.returncode == 4
+    assert "More than 1 trial failed since this command started (--max-failures 1)" in done.stderr
+    counts = state_counts(url, "failing")
+    assert counts[TrialState.FAIL] == 5  # two more than before
+    assert counts[TrialState.RUNNING] == 0
+
+
+CRASHING = """
+import os, signal
+
+def objective(trial):
+    if trial.number == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return 1.0
+"""
+
+
+def test_a_trial_that_kills_its_workers_fails_with_the_reason(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    url, _ = sqlite
+    study = str(write_study(CRASHING, "crashing"))
+    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", url)
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(url, "crashing")
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[1].user_attrs["reason"] == "killed (signal 11)"
+
+
+def test_workers_that_die_at_once_end_the_command_with_their_last_words(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(write_study(
+        "import os\ndef objective(trial): return 1.0\n"
+        "def prepare():\n    print('no luck today', flush=True)\n    os._exit(7)\n"
+    ))  # fmt: skip
+    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", sqlite[0])
+    assert done.returncode == 4
+    assert "exited with code 7" in done.stderr
+    assert "no luck today" in done.stderr
+
+
+def test_a_study_without_keras_imports_no_tensorflow(
+    tmp_path: Path, sqlite: tuple[str, Path]
+) -> None:
+    for package in ("tensorflow", "keras"):
+        (tmp_path / f"{package}.py").write_text("raise SystemExit('imported')\n")
+    done = run("--study", PARABOLOID, "--trials", "3", "--workers", "1", "--storage", sqlite[0],
+               PYTHONPATH=str(tmp_path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert state_counts(sqlite[0], "paraboloid").total() == 3
+    check = subprocess.run(
+        [sys.executable, "-c", "import tensorflow"], env={"PYTHONPATH": str(tmp_path)}, check=False
+    )
+    assert check.returncode == 1  # the trap works
+
+
+def test_help_is_there_at_once_and_imports_nothing_heavy() -> None:
+    best = min(_timed_help() for _ in range(5))
+    assert best < 0.5
+    code = (
+        "import sys, tuner.run\n"
+        "from click.testing import CliRunner\n"
+        "result = CliRunner().invoke(tuner.run.run, ['--help'])\n"
+        "assert '--trials' in result.output, result.output\n"
+        "print(*{'optuna', 'sqlalchemy', 'tensorflow', 'keras', 'numpy'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def _timed_help() -> float:
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-m", "tuner.run", "--help"], check=True, capture_output=True)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--study", "mnsit", "--trials", "3"], 2, "did you mean 'mnist'?"),
+        (["--study", PARABOLOID, "--trials", "0"], 2, "0 is not in the range x>=1"),
+        (["--study", PARABOLOID, "--trials", "many"], 2, "'many' is not a valid integer"),
+        (["--study", PARABOLOID, "--trails", "3"], 2, "--trials"),
+        (["--study", PARABOLOID], 2, "Missing option '--trials'"),
+        (["--study", PARABOLOID, "--trials", "3", "--sampler", "tp"], 2, "did you mean 'tpe'?"),
+        (
+            ["--study", PARABOLOID, "--trials", "3", "--pruner", "hyperbnd"],
+            2,
+            "did you mean 'hyperband'?",
+        ),
+        (
+            ["--study", PARABOLOID, "--trials", "3", "--sampler", "grid"],
+            2,
+            "cannot list the values of x",
+        ),
+        (["--study", PARABOLOID, "--trials", "3", "--workers", "-2"], 2, "--workers is -2"),
+        (
+            ["--study", PARABOLOID, "--trials", "3", "--storage", "nonsense"],
+            2,
+            "not a database URL",
+        ),
+        (
+            [
+                "--study",
+                PARABOLOID,
+                "--trials",
+                "3",
+                "--storage",
+                "postgresql://me:s3cr3t@127.0.0.1:1/x",
+            ],
+            3,
+            "Connection refused",
+        ),
+        (["--study", PARABOLOID, "--trials", "3", "--storage", "sqlite:////"], 3, "is a directory"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_an_exit_code(
+    arguments: list[str], code: int, says: str, sqlite: tuple[str, Path]
+) -> None:
+    done = run(*arguments, OPTUNA_STORAGE=sqlite[0])
+    assert done.returncode == code
+    assert says in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert "s3cr3t" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_a_broken_study_file_is_one_sentence(
+    workers: str, write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(write_study("import nothing_of_this_name\n"))
+    done = run("--study", study, "--trials", "3", "--workers", workers, "--storage", sqlite[0])
+    assert done.returncode == 2
+    assert "line 1: ModuleNotFoundError" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert optuna.get_all_study_names(sqlite[0]) == []
+
+
+def test_optunas_own_command_reads_the_result(sqlite: tuple[str, Path]) -> None:
+    assert run("--study", PARABOLOID, "--trials", "5", "--storage", sqlite[0]).returncode == 0
+    listed = subprocess.run(
+        [str(Path(sys.executable).parent / "optuna"), "trials", "--storage", sqlite[0],
+         "--study-name", "paraboloid", "--format", "json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert listed.stdout.count('"number"') == 5

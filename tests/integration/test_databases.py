@@ -1,0 +1,145 @@
+"""Opening databases, and the study's record in them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from optuna.distributions import FloatDistribution, distribution_to_json
+
+from tests.conftest import admin, require_server
+from tuner.errors import StorageError, UsageError
+from tuner.storage import open_database, register
+from tuner.storage.database import _create_backend
+from tuner.storage.studies import DEFINITION_ATTR, STUDY_SEED_ATTR
+from tuner.storage.urls import resolve
+from tuner.study import Snapshot
+
+SPACE = {"x": distribution_to_json(FloatDistribution(0.0, 1.0))}
+SNAPSHOT = Snapshot(SPACE, "loss", "minimize", 4, "study.py", "hash")
+
+CREATE = """
+import sys
+from tuner.storage import open_database, register
+from tuner.study import Snapshot
+database = open_database(sys.argv[1])
+print(register(database, "study", Snapshot(None, "value", "minimize", None, "s.py", "h"),
+               seed=None, search={}).seed)
+"""
+
+
+def test_four_processes_create_the_same_study_in_a_fresh_database(database_url: str) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATE, database_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert len({out for out, _ in outputs}) == 1  # one seed was drawn
+
+
+def test_what_we_write_optuna_reads(database_url: str) -> None:
+    database = open_database(database_url)
+    register(database, "study", SNAPSHOT, seed=3, search={"sampler": "tpe"})
+    study = optuna.load_study(study_name="study", storage=database.storage)
+    assert study.user_attrs[STUDY_SEED_ATTR] == 3
+    assert Snapshot(**study.user_attrs[DEFINITION_ATTR]) == SNAPSHOT
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"metric": "error"}, "metric is 'error' and was 'loss'"),
+        ({"max_step": 5}, "max_step is 5 and was 4"),
+        ({"space": None}, "x is absent and was FloatDistribution"),
+        ({"direction": "maximize"}, "has the direction minimize, and study.py says maximize"),
+    ],
+)
+def test_another_definition_under_the_same_name_is_refused(
+    tmp_path: Path, change: dict[str, object], says: str
+) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+    register(database, "study", SNAPSHOT, seed=None, search={})
+    other = Snapshot(**{**SNAPSHOT.__dict__, **change})
+    with pytest.raises(UsageError, match=says) as caught:
+        register(database, "study", other, seed=None, search={})
+    assert "--study-name" in str(caught.value)
+    database.close()
+
+
+def test_another_seed_is_refused_and_another_file_only_warned_of(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+    first = register(database, "study", SNAPSHOT, seed=5, search={})
+    assert (first.seed, first.warning) == (5, "")
+    with pytest.raises(UsageError, match="--seed 5, and 6"):
+        register(database, "study", SNAPSHOT, seed=6, search={})
+    edited = Snapshot(**{**SNAPSHOT.__dict__, "file_hash": "other"})
+    again = register(database, "study", edited, seed=None, search={})
+    assert again.seed == 5
+    assert "changed since the last run" in again.warning
+    assert register(database, "study", edited, seed=5, search={}).warning == ""
+    database.close()
+
+
+def test_sqlite_is_in_wal_mode_and_syncs_normally(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+    with database.backend.engine.connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1  # NORMAL
+    database.close()
+
+
+def test_braces_and_percent_signs_in_a_password_are_kept(tmp_path: Path) -> None:
+    url = resolve("postgresql://user:a%7Bb%7D%25c@127.0.0.1:1/none")
+    assert url.password == "a{b}%c"
+    with pytest.raises(StorageError) as caught:
+        open_database("postgresql://user:a{b}c%25@127.0.0.1:1/none")
+    assert "a{b}c" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value)
+
+
+def test_a_brace_reaches_the_server_unchanged() -> None:
+    require_server("postgresql")
+    with admin("postgresql").connect() as connection:
+        connection.execute(sqlalchemy.text('CREATE DATABASE "tuner_test_{brace}"'))
+    try:
+        url = resolve("postgresql://root@127.0.0.1/tuner_test_{brace}")
+        backend = _create_backend(url, "shown")
+        assert backend.engine.url.database == "tuner_test_{brace}"
+        backend.engine.dispose()
+    finally:
+        with admin("postgresql").connect() as connection:
+            connection.execute(sqlalchemy.text('DROP DATABASE "tuner_test_{brace}"'))
+
+
+def test_files_that_cannot_be_ours_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("not a database, but long enough to be looked at " * 10)
+    foreign = tmp_path / "foreign.db"
+    engine = sqlalchemy.create_engine(f"sqlite:///{foreign}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE invoices (id INTEGER)")
+    engine.dispose()
+    older = tmp_path / "older.db"
+    open_database(f"sqlite:///{older}").close()
+    engine = sqlalchemy.create_engine(f"sqlite:///{older}")
+    with engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    engine.dispose()
+    for path, says in (
+        (text, "file is not a database"),
+        (foreign, "another program \\(invoices\\)"),
+        (older, "optuna storage upgrade"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "no" / "tuner.db", "there is no directory"),
+    ):
+        with pytest.raises(StorageError, match=says):
+            open_database(f"sqlite:///{path}")

@@ -1,0 +1,167 @@
+"""Settings, URLs, words, machine and seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner import environment, machine, seeds, settings, wording
+from tuner.errors import UsageError
+from tuner.storage.urls import redact, resolve
+
+FLAGS: dict[str, Any] = {
+    "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
+    "seed": None, "sampler": None, "pruner": None, "timeout": None, "max_failures": None,
+    "quiet": False, "verbose": False,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    (tmp_path / "s.py").write_text("")
+
+
+def resolved(**flags: Any) -> settings.RunSettings:
+    return settings.resolve_run({**FLAGS, **flags})
+
+
+def test_defaults() -> None:
+    found = resolved()
+    assert (found.study, found.storage) == ("s", "sqlite:///tuner.db")
+    assert (found.sampler, found.pruner) == ("tpe", "percentile")
+    assert found.workers == machine.default_workers()
+
+
+def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///from-environment.db")
+    assert resolved().storage == "sqlite:///from-environment.db"
+    assert resolved(storage="sqlite:///flag.db").storage == "sqlite:///flag.db"
+
+
+def test_no_more_workers_than_trials() -> None:
+    assert resolved(workers=8, trials=3).workers == 3
+    assert resolved(workers=0).workers == 0
+
+
+@pytest.mark.parametrize(("trials", "allowed"), [(1, 5), (50, 5), (100, 10), (1000, 100)])
+def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> None:
+    assert resolved(trials=trials).max_failures == allowed
+    assert resolved(trials=trials, max_failures=0).max_failures == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ({"workers": -1}, "--workers is -1"),
+        ({"max_failures": -2}, "--max-failures is -2"),
+        ({"sampler": "tp"}, "There is no sampler 'tp'; did you mean 'tpe'?"),
+        ({"pruner": "medain"}, "There is no pruner 'medain'; did you mean 'median'?"),
+        ({"study": "t.py"}, "There is no study file t.py"),
+    ],
+)
+def test_wrong_flags_get_a_sentence(flags: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolved(**flags)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "driver"),
+    [
+        ("sqlite:///a.db", "sqlite"),
+        ("postgresql://u@h/d", "postgresql+psycopg"),
+        ("postgres://u@h/d", "postgresql+psycopg"),
+        ("mysql://u@h/d", "mysql+pymysql"),
+        ("mariadb://u@h/d", "mysql+pymysql"),
+    ],
+)
+def test_urls_get_their_driver(text: str, driver: str) -> None:
+    assert resolve(text).drivername == driver
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "tuner.db",
+        "oracle://u:secret@h/d",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "postgresql+psycopg2://u:secret@h/d",
+    ],
+)
+def test_wrong_urls_get_a_sentence_without_the_password(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        resolve(text)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://me:secret@host/db",
+        "bad postgresql://me:secret@host:1/db and more",
+        "mysql+pymysql://:secret@host/db",
+        "postgresql://me:se@cret@host/db",
+    ],
+)
+def test_passwords_are_redacted(text: str) -> None:
+    shown = redact(text)
+    assert "secret" not in shown
+    assert "cret" not in shown
+    assert "***@host" in shown
+
+
+def test_words() -> None:
+    assert [wording.duration(s) for s in (0.4, 59.4, 125, 11_400)] == [
+        "0 s",
+        "59 s",
+        "2 min 05 s",
+        "3 h 10 min",
+    ]
+    assert (
+        wording.params({"rate": 0.00123456, "kind": "adam", "n": 3})
+        == "rate=0.001235 kind=adam n=3"
+    )
+    assert (wording.count(1, "trial"), wording.count(2000, "trial")) == ("1 trial", "2,000 trials")
+
+
+def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "count_cores", lambda: 8)
+    assert [machine.threads_per_worker(w) for w in (0, 1, 3, 8, 16)] == [8, 8, 2, 1, 1]
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 5e9)
+    assert machine.default_workers() == 3
+    monkeypatch.setattr(machine, "memory_bytes", lambda: 1e9)
+    assert machine.default_workers() == 1
+
+
+def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_CGROUP", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(16)))
+    assert machine.count_cores() == 16
+    (tmp_path / "cpu.max").write_text("250000 100000\n")
+    assert machine.count_cores() == 2
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert machine.count_cores() == 16
+    (tmp_path / "memory.max").write_text("1000000\n")
+    assert machine.memory_bytes() == 1_000_000
+    (tmp_path / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert machine.oom_kills() == 2
+
+
+def test_seeds_differ_by_study_number_and_stream() -> None:
+    found = [
+        f(s, n) for f in (seeds.trial_seed, seeds.sampler_seed) for s in range(5) for n in range(50)
+    ]
+    assert len(set(found)) == len(found)
+    assert all(0 <= seed < seeds.SEED_LIMIT for seed in found)
+    assert seeds.trial_seed(1, 2) == 1596810411  # kept: another value would change every study
+
+
+def test_the_environment_is_the_same_twice_and_has_a_name() -> None:
+    one, two = environment.describe(), environment.describe()
+    assert environment.digest(one) == environment.digest(two)
+    assert one["optuna"].startswith("5.0")  # type: ignore[union-attr]
+    assert environment.digest({**one, "cpu": "another"}) != environment.digest(one)

@@ -1,0 +1,94 @@
+"""Study files: what is accepted, and the sentence for what is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
+
+from tuner.errors import UsageError
+from tuner.study import Snapshot, find_file, load
+
+GOOD = "def objective(trial):\n    return 1.0\n"
+SPACE = (
+    "from optuna.distributions import FloatDistribution\nspace = {'x': FloatDistribution(0, 1)}\n"
+)
+
+Write = Callable[[str], Path]
+
+
+def test_an_unmodified_optuna_objective_is_a_study(write_study: Write) -> None:
+    definition = load(write_study(GOOD))
+    assert definition.objective(None) == 1.0  # type: ignore[arg-type]
+    assert definition.space is None
+    snapshot = definition.snapshot
+    assert (snapshot.metric, snapshot.direction, snapshot.max_step) == ("value", "minimize", None)
+
+
+def test_a_declared_study_survives_the_snapshot(write_study: Write) -> None:
+    text = GOOD + SPACE + "metric = 'loss'\ndirection = 'maximize'\nmax_step = 9\n"
+    snapshot = load(write_study(text)).snapshot
+    again = Snapshot.from_json(snapshot.to_json())
+    assert again == snapshot
+    assert again.distributions() == {"x": FloatDistribution(0, 1)}
+    assert (again.metric, again.direction, again.max_step) == ("loss", "maximize", 9)
+
+
+def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -> None:
+    (tmp_path / "beside_the_study.py").write_text("answer = 42.0\n")
+    path = write_study("from beside_the_study import answer\ndef objective(trial): return answer\n")
+    assert load(path).objective(None) == 42.0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("def objective(trial:\n", "line 1: SyntaxError"),
+        ("x = 1\n\nraise KeyError('no such thing')\n", "line 3: KeyError: 'no such thing'"),
+        ("import sys\nsys.exit(3)\n", "line 2: SystemExit: 3"),
+        ("import no_such_module_at_all\n", "line 1: ModuleNotFoundError"),
+        ("def objectiv(trial): return 1\n", "no function objective.*it has 'objectiv'"),
+        ("objective = 3\n", "no function objective"),
+        (GOOD + "space = {}\n", "space in .* is {}"),
+        (GOOD + "space = {'x': (0, 1)}\n", "maps 'x' to \\(0, 1\\)"),
+        (GOOD + SPACE + "space[3] = space['x']\n", "maps 3 to"),
+        (GOOD + "metric = ''\n", "metric in .* is ''"),
+        (GOOD + "direction = 'down'\n", "direction in .* is 'down'"),
+        (GOOD + "max_step = 0\n", "max_step in .* is 0"),
+        (GOOD + "max_step = '20'\n", "max_step in .* is '20'"),
+        (GOOD + "prepare = 1\n", "prepare in .* is 1"),
+    ],
+)
+def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as caught:
+        load(write_study(text))
+    assert "\n" not in str(caught.value)
+    assert "study.py" in str(caught.value)
+
+
+def test_the_name_of_a_study_is_a_file_in_studies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="has no study files"):
+        find_file("mnist")
+    (tmp_path / "studies").mkdir()
+    for name in ("mnist", "paraboloid"):
+        (tmp_path / "studies" / f"{name}.py").write_text(GOOD)
+    assert find_file("mnist") == Path("studies/mnist.py")
+    assert find_file("studies/mnist.py") == Path("studies/mnist.py")
+    with pytest.raises(UsageError, match="did you mean 'mnist'"):
+        find_file("mnits")
+    with pytest.raises(UsageError, match="there are: mnist, paraboloid"):
+        find_file("zzz")
+    with pytest.raises(UsageError, match=r"There is no study file other/x\.py"):
+        find_file("other/x.py")
+
+
+def test_differences_are_told_in_words() -> None:
+    space = {"x": distribution_to_json(IntDistribution(0, 4))}
+    one = Snapshot(space, "loss", "minimize", 4, "a.py", "h")
+    same = Snapshot(one.space, "loss", "minimize", 4, "b.py", "other")
+    assert one.difference(same) == ""
+    wider = Snapshot(None, "loss", "minimize", 4, "a.py", "h")
+    assert wider.difference(one).startswith("x is absent and was IntDistribution(high=4")

@@ -1,0 +1,162 @@
+"""The trial that an objective gets, and what a worker makes of what the objective does."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from tuner import interrupt
+from tuner.errors import StorageError
+from tuner.outcomes import Diverged
+from tuner.study import Definition, Snapshot
+from tuner.trial import ClaimedTrial
+from tuner.worker import evaluate
+
+SNAPSHOT = Snapshot(None, "value", "minimize", None, "s.py", "h")
+
+
+class PruneAlways(optuna.pruners.BasePruner):
+    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _no_request() -> Iterator[None]:
+    interrupt.clear()
+    yield
+    interrupt.clear()
+
+
+@pytest.fixture
+def study() -> optuna.Study:
+    return optuna.create_study(pruner=PruneAlways())
+
+
+def claimed(study: optuna.Study) -> ClaimedTrial:
+    return ClaimedTrial(study, study.ask()._trial_id)
+
+
+def judge(study: optuna.Study, objective: Callable[[Any], Any], **definition: Any) -> Any:
+    return evaluate(Definition(objective, definition.get("space"), None, SNAPSHOT), claimed(study))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_trial_that_goes_on_catches_up_without_reporting_or_pruning(study: optuna.Study) -> None:
+    first = claimed(study)
+    for step in (1, 2):
+        first.report(0.1 * step, step)
+    again = ClaimedTrial(study, first._trial_id)
+    again.report(0.1, 1)
+    assert not again.should_prune()  # behind what is stored: decided before
+    again.report(0.2, 2)
+    assert again.should_prune()  # the last stored step was perhaps not yet judged
+    again.report(0.3, 3)
+    assert again.should_prune()
+    stored = study.trials[0].intermediate_values
+    assert stored == {1: 0.1, 2: 0.2, 3: pytest.approx(0.3)}
+
+
+def test_reporting_a_step_twice_still_warns(study: optuna.Study) -> None:
+    trial = claimed(study)
+    trial.report(0.1, 1)
+    with pytest.warns(UserWarning, match="already reported"):
+        trial.report(0.1, 1)
+
+
+def test_attributes_are_readable_at_once_and_not_yet_stored(study: optuna.Study) -> None:
+    trial = claimed(study)
+    trial.set_user_attr("a", 1)
+    assert trial.user_attrs == {"a": 1}
+    assert trial.unwritten_attrs == {"a": 1}
+    assert study.trials[0].user_attrs == {}
+
+
+def test_a_request_to_stop_leaves_the_objective_even_past_broad_excepts(
+    study: optuna.Study,
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        interrupt.request()
+        try:
+            trial.report(1.0, 1)
+        except Exception:  # noqa: BLE001 - what users write
+            return 1.0
+        return 2.0
+
+    with pytest.raises(interrupt.HandBack):
+        judge(study, objective)
+    assert study.trials[0].intermediate_values == {}
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.array(0.5), True, math.inf])
+def test_numbers_complete(study: optuna.Study, value: Any) -> None:
+    ending = judge(study, lambda _: value)
+    assert (ending.state, ending.value, ending.outcome) == (
+        TrialState.COMPLETE,
+        float(value),
+        "completed",
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, "the objective returned None; it must return a number"),
+        ("0.5", "the objective returned '0.5'; it must return a number"),
+        ([0.1, 0.2], r"the objective returned [0.1, 0.2]; it must return a number"),
+        (math.nan, "the objective returned nan"),
+    ],
+)
+def test_other_values_fail_with_a_reason(study: optuna.Study, value: Any, reason: str) -> None:
+    ending = judge(study, lambda _: value)
+    assert (ending.state, ending.value, ending.reason) == (TrialState.FAIL, None, reason)
+
+
+def raiser(error: BaseException) -> Callable[[Any], float]:
+    def objective(trial: optuna.Trial) -> float:
+        trial.report(0.75, 2)
+        raise error
+
+    return objective
+
+
+class ResourceExhaustedError(Exception):
+    """As TensorFlow's."""
+
+
+def test_exceptions_are_endings(study: optuna.Study) -> None:
+    pruned = judge(study, raiser(optuna.TrialPruned()))
+    assert (pruned.state, pruned.value, pruned.outcome) == (TrialState.PRUNED, 0.75, "pruned")
+    diverged = judge(study, raiser(Diverged("the loss is nan")))
+    assert (diverged.state, diverged.value, diverged.outcome, diverged.reason) == (
+        TrialState.PRUNED,
+        0.75,
+        "diverged",
+        "the loss is nan",
+    )
+    failed = judge(study, raiser(ValueError("two\nlines")))
+    assert (failed.state, failed.outcome, failed.reason) == (
+        TrialState.FAIL,
+        "failed",
+        "ValueError: two lines",
+    )
+    assert judge(study, raiser(SystemExit(1))).reason == "SystemExit: 1"
+    for error in (MemoryError(), ResourceExhaustedError()):
+        with pytest.raises(MemoryError):
+            judge(study, raiser(error))
+
+
+def test_a_lost_database_is_not_the_objectives_fault(study: optuna.Study) -> None:
+    with pytest.raises(StorageError, match="lost during a trial"):
+        judge(study, raiser(optuna.exceptions.StorageInternalError("gone")))
+
+
+def test_the_declared_space_is_sampled_before_the_objective(study: optuna.Study) -> None:
+    space = {"x": FloatDistribution(0, 1)}
+    ending = judge(study, lambda trial: trial.params["x"], space=space)
+    assert 0 <= ending.value <= 1
+    assert study.trials[0].params == {"x": ending.value}
