@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
-from tuner.outcomes import DIVERGED, FAILED
+from tuner.outcomes import DIVERGED
 from tuner.storage import FinishedTrial, StudyProgress
 from tuner.study import Snapshot
 
@@ -20,8 +20,6 @@ from tuner.study import Snapshot
 TRIALS_BEFORE_ESTIMATE = 3
 # How often the panel is drawn, times a second.
 DRAWS_PER_SECOND = 4
-
-_STYLES = {"completed": "green", "pruned": "yellow", DIVERGED: "magenta", FAILED: "red"}
 
 
 class Scoreboard:
@@ -47,10 +45,10 @@ class Scoreboard:
             if self._is_better(trial):
                 self.best = trial
 
-    def begin(self, progress: StudyProgress, best: FinishedTrial | None) -> None:
+    def begin(self, progress: StudyProgress, best: FinishedTrial | None, diverged: int) -> None:
         """Take in what is there before this command's first trial."""
         self.counts, self.running = progress.counts, progress.running
-        self.best = best
+        self.best, self.diverged = best, diverged
 
     def _is_better(self, trial: FinishedTrial) -> bool:
         if trial.state != TrialState.COMPLETE or trial.value is None:
@@ -209,22 +207,23 @@ class LiveDisplay:
         if self._board is None:
             return Group(Text("starting the workers ...", style="dim"))
         board = self._board
-        return Group(self._bar(board), _states(board), *_running(board), *_best(board))
+        return Group(_bar(board), _states(board), *_running(board), *_best(board))
 
-    def _bar(self, board: Scoreboard) -> Table:
-        left = board.seconds_left
-        times = f"{wording.duration(board.seconds)} so far"
-        times += f", about {wording.duration(left)} left" if left is not None else ""
-        row = Table.grid(padding=(0, 1), expand=True)
-        row.add_column(no_wrap=True)
-        row.add_column(ratio=1, min_width=8)
-        row.add_column(no_wrap=True, justify="right")
-        row.add_row(
-            Text(f"{board.name} {board.ended}/{board.target}", style="bold"),
-            ProgressBar(total=board.target, completed=min(board.ended, board.target)),
-            Text(times, style="dim"),
-        )
-        return row
+
+def _bar(board: Scoreboard) -> Table:
+    left = board.seconds_left
+    times = f"{wording.duration(board.seconds)} so far"
+    times += f", about {wording.duration(left)} left" if left is not None else ""
+    row = Table.grid(padding=(0, 1), expand=True)
+    row.add_column(no_wrap=True)
+    row.add_column(ratio=1, min_width=8)
+    row.add_column(no_wrap=True, justify="right")
+    row.add_row(
+        Text(f"{board.name} {board.ended}/{board.target}", style="bold"),
+        ProgressBar(total=board.target, completed=min(board.ended, board.target)),
+        Text(times, style="dim"),
+    )
+    return row
 
 
 def _states(board: Scoreboard) -> Text:

@@ -6,8 +6,11 @@ objective by an exception, so that the trial is handed back and its row is never
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _stop = threading.Event()
+_in_objective = threading.Event()
 
 
 class HandBack(BaseException):
@@ -32,6 +35,21 @@ def clear() -> None:
 def wait(seconds: float) -> bool:
     """Sleep for ``seconds`` or until a stop is asked for; return whether it was."""
     return _stop.wait(seconds)
+
+
+@contextmanager
+def objective() -> Iterator[None]:
+    """While the user's objective runs: what may be left at any point."""
+    _in_objective.set()
+    try:
+        yield
+    finally:
+        _in_objective.clear()
+
+
+def in_objective() -> bool:
+    """Whether this process is within `objective`."""
+    return _in_objective.is_set()
 
 
 def check() -> None:

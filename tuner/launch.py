@@ -14,7 +14,7 @@ from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
 from tuner.engines.base import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.inline import InlineEngine
 from tuner.engines.local import LocalEngine
-from tuner.errors import Interrupted, TooManyFailures
+from tuner.errors import Interrupted, TimedOut, TooManyFailures
 from tuner.machine import threads_per_worker
 from tuner.search import check_search
 from tuner.settings import RunSettings
@@ -24,12 +24,13 @@ from tuner.storage import (
     Owner,
     ProgressReader,
     StudyRecord,
+    count_diverged,
     find_best,
     open_database,
     register,
     this_process,
 )
-from tuner.study import Snapshot, load
+from tuner.study import Definition, Snapshot, load
 from tuner.summary import summarise
 from tuner.supervise import Limits, Signals, Supervisor
 from tuner.worker import Assignment
@@ -71,49 +72,60 @@ class _Launch:
     display: Display
     started: float  # by time.monotonic
     me: Owner = field(default_factory=this_process)
+    ended_early: list[Gone] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``--timeout`` is over, by time.monotonic, or None."""
+        timeout = self.settings.timeout
+        return None if timeout is None else self.started + timeout
 
     def run(self) -> Scoreboard:
-        engine, snapshot = self._start()
+        engine, definition = self._make_engine()
         try:
-            record = self._register(snapshot)
+            engine.start()
+            snapshot = definition.snapshot if definition else self._await_definition(engine)
+            return self._supervise(engine, snapshot, self._register(snapshot))
         except BaseException:
             engine.kill()
             raise
-        return self._supervise(engine, snapshot, record)
 
-    def _start(self) -> tuple[Engine, Snapshot]:
-        """Start the workers and wait until one has loaded the study file."""
+    def _make_engine(self) -> tuple[Engine, Definition | None]:
+        """The engine, and the study if it is loaded in this process."""
         settings = self.settings
         if settings.workers == 0:
             definition = load(settings.study_file)
-            inline = InlineEngine(definition, self.database, self.me)
-            inline.start()
-            return inline, definition.snapshot
-        engine = LocalEngine(
+            return InlineEngine(definition, self.database, self.me), definition
+        local = LocalEngine(
             settings.study_file,
-            settings.storage,
+            self.database.address,
             self.me,
             workers=settings.workers,
             threads=threads_per_worker(settings.workers),
         )
-        engine.start()
-        try:
-            return engine, self._await_definition(engine)
-        except BaseException:
-            engine.kill()
-            raise
+        return local, None
 
     def _await_definition(self, engine: Engine) -> Snapshot:
+        """Wait until a worker has loaded the study file; who ended meanwhile is kept for later."""
         while not self.signals.received:
+            if self.deadline is not None and time.monotonic() >= self.deadline:
+                raise TimedOut(
+                    f"--timeout {self.settings.timeout:g} s passed while the study file was loaded."
+                )
+            snapshot = None
             for event in engine.poll(LOOK_SECONDS):
                 if isinstance(event, Loaded):
-                    return event.snapshot
-                if isinstance(event, Refused):
+                    snapshot = snapshot or event.snapshot
+                elif isinstance(event, Refused):
                     raise event.error
-                if isinstance(event, LogLine):
+                elif isinstance(event, LogLine):
                     self.display.note(event.text)
                 else:
-                    _died_while_loading(event)
+                    self.ended_early.append(event)
+            if snapshot is not None:
+                return snapshot
+            if not engine.alive:
+                _give_up(self.ended_early[-1])
         raise Interrupted("Interrupted before the first trial; nothing was changed.")
 
     def _register(self, snapshot: Snapshot) -> StudyRecord:
@@ -133,12 +145,16 @@ class _Launch:
         claims.raise_target(settings.trials)
         reader = ProgressReader(self.database, record.study_id)
         board = Scoreboard(settings.study, snapshot, settings.trials)
-        board.begin(reader.read(), find_best(self.database, record.study_id))
+        board.begin(
+            reader.read(describe=False),
+            find_best(self.database, record.study_id),
+            count_diverged(self.database, record.study_id),
+        )
         limits = Limits(
             most_failed=board.failed + settings.max_failures,
             allowed_failures=settings.max_failures,
+            deadline=self.deadline,
             timeout=settings.timeout,
-            deadline=None if settings.timeout is None else self.started + settings.timeout,
         )
         if board.ended < settings.trials:
             self.display.note(_headline(settings, record, board))
@@ -151,18 +167,28 @@ class _Launch:
                 sampler=settings.sampler,
                 pruner=settings.pruner,
                 most_failed=limits.most_failed,
-                threads=threads_per_worker(settings.workers),
                 worker=0,
             )
         )
-        Supervisor(engine, claims, reader, board, self.display, limits, self.me, self.signals).run()
+        Supervisor(
+            engine=engine,
+            claims=claims,
+            reader=reader,
+            board=board,
+            display=self.display,
+            limits=limits,
+            me=self.me,
+            shown_url=self.database.url,
+            signals=self.signals,
+            ended_early=self.ended_early,
+        ).run()
         return board
 
 
-def _died_while_loading(gone: Gone) -> NoReturn:
+def _give_up(last: Gone) -> NoReturn:
     raise TooManyFailures(
-        f"A worker {gone.death or 'ended'} while it loaded the study file; it wrote: "
-        f"{gone.last_words()}."
+        "Every worker ended while it loaded the study file "
+        f"({last.death or 'exited with code 0'}); the last one wrote: {last.last_words()}."
     )
 
 

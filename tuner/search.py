@@ -3,7 +3,7 @@
 import contextlib
 import difflib
 import importlib.util
-import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +38,8 @@ WARMUP_STEPS = 2
 REDUCTION_FACTOR = 3
 # Patient: reports without an improvement before the percentile is asked.
 PATIENCE_REPORTS = 2
+# Optuna lists and shuffles the whole grid for each trial.
+MOST_GRID_POINTS = 100_000
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,32 @@ class _NumberedQmcSampler(samplers.QMCSampler):
     take the same point.
     """
 
-    def __init__(self, number: int, **options: Any) -> None:
+    def __init__(self, context: SearchContext, **options: Any) -> None:
         super().__init__(**options)
-        self._number = number
+        self._context = context
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: optuna.trial.FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """The numbers of the declared space.
+
+        Optuna infers it from earlier trials, running ones too, whose parameters are perhaps not
+        all there yet; it still does for a define-by-run study.
+        """
+        if self._context.space is None:
+            return super().infer_relative_search_space(study, trial)
+        return {
+            name: distribution
+            for name, distribution in self._context.space.items()
+            if not isinstance(distribution, CategoricalDistribution) and not distribution.single()
+        }
 
     def _find_sample_id(
         self,
         study: optuna.Study,  # noqa: ARG002 - the method's signature in Optuna
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> int:
-        return self._number
+        return self._context.number
 
 
 def _tpe(context: SearchContext) -> samplers.BaseSampler:
@@ -89,7 +107,7 @@ def _random(context: SearchContext) -> samplers.BaseSampler:
 
 def _qmc(context: SearchContext) -> samplers.BaseSampler:
     return _NumberedQmcSampler(
-        context.number,
+        context,
         scramble=True,
         seed=context.study_seed,
         independent_sampler=_random(context),
@@ -204,7 +222,12 @@ def check_search(sampler: str, pruner: str, snapshot: Snapshot, target: int) -> 
                 f"run `pip install {package}`, or choose another of: {', '.join(SAMPLERS)}."
             )
     if sampler == "grid":
-        points = len(list(itertools.product(*grid_of(snapshot.distributions()).values())))
+        points = math.prod(len(values) for values in grid_of(snapshot.distributions()).values())
+        if points > MOST_GRID_POINTS:
+            raise UsageError(
+                f"The grid of {snapshot.file} has {points:,} points, more than the "
+                f"{MOST_GRID_POINTS:,} that can be listed; use coarser steps, or another sampler."
+            )
         if target > points:
             raise UsageError(
                 f"The grid of {snapshot.file} has {points} points, fewer than the {target} trials "

@@ -21,6 +21,8 @@ STORAGE_VARIABLE = "OPTUNA_STORAGE"  # Optuna's own tools read it, too
 LEAST_FAILURES = 5
 FAILURE_SHARE = 0.1
 
+LONGEST_STUDY_NAME = 512  # characters, of Optuna's column
+
 
 @dataclass(frozen=True)
 class RunSettings:
@@ -65,8 +67,14 @@ def resolve_run(flags: Mapping[str, Any]) -> RunSettings:
     """
     study_file = find_file(flags["study"])
     trials = flags["trials"]
+    study = flags["study_name"] or study_file.stem
+    if len(study) > LONGEST_STUDY_NAME:
+        raise UsageError(
+            f"The study's name has {len(study)} characters, and the database takes "
+            f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
+        )
     return RunSettings(
-        study=flags["study_name"] or study_file.stem,
+        study=study,
         study_argument=flags["study"],
         study_file=study_file,
         storage=resolve_storage(flags["storage"]),

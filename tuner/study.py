@@ -23,7 +23,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
-from tuner.errors import UsageError
+from tuner.errors import TunerError, UsageError
 
 STUDIES_DIRECTORY = Path("studies")
 
@@ -91,16 +91,25 @@ class Snapshot:
     @staticmethod
     def from_json(text: str) -> "Snapshot":
         """The inverse of `to_json`."""
-        return Snapshot(**json.loads(text))
+        return Snapshot.from_dict(json.loads(text))
+
+    @staticmethod
+    def from_dict(stored: dict[str, Any]) -> "Snapshot":
+        """From what a database holds; names that another version added are left out."""
+        return Snapshot(**{f.name: stored[f.name] for f in fields(Snapshot)})
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A loaded study file."""
+    """A loaded study file.
+
+    Attributes:
+        prepare: the file's own, or one that does nothing; raises a `UsageError` when that fails.
+    """
 
     objective: Callable[[optuna.Trial], float]
     space: dict[str, BaseDistribution] | None
-    prepare: Callable[[], object] | None
+    prepare: Callable[[], None]
     snapshot: Snapshot
 
 
@@ -136,6 +145,7 @@ def load(path: Path) -> Definition:
     Raises:
         UsageError: the file cannot be run, or what it declares is wrong.
     """
+    file_hash = hashlib.sha256(path.read_bytes()).hexdigest()
     module = _run(path)
     declared = vars(module)
     objective = declared.get("objective")
@@ -151,16 +161,29 @@ def load(path: Path) -> Definition:
         raise UsageError(f"prepare in {path} is {prepare!r}; make it a function or remove it.")
     space = _checked_space(path, declared.get("space"))
     snapshot = Snapshot(
-        space=None
-        if space is None
-        else {name: distribution_to_json(space[name]) for name in sorted(space)},
+        space=None if space is None else _space_as_json(path, space),
         metric=_checked_metric(path, declared.get("metric", DEFAULT_METRIC)),
         direction=_checked_direction(path, declared.get("direction", DEFAULT_DIRECTION)),
         max_step=_checked_max_step(path, declared.get("max_step")),
         file=str(path),
-        file_hash=hashlib.sha256(path.read_bytes()).hexdigest(),
+        file_hash=file_hash,
     )
-    return Definition(objective, space, prepare, snapshot)
+    return Definition(objective, space, _guarded(path, prepare), snapshot)
+
+
+def _guarded(path: Path, prepare: Callable[[], object] | None) -> Callable[[], None]:
+    def guarded() -> None:
+        try:
+            if prepare is not None:
+                prepare()
+        except TunerError:
+            raise
+        except (Exception, SystemExit) as error:  # user code
+            raise UsageError(
+                f"prepare() in {path} failed: {_where(error, path)}; mend it and run again."
+            ) from error
+
+    return guarded
 
 
 def _run(path: Path) -> ModuleType:
@@ -182,7 +205,9 @@ def _run(path: Path) -> ModuleType:
 def _where(error: BaseException, path: Path) -> str:
     """An exception of user code in one line: the line of the study file, the type, the message."""
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: SyntaxError: {error.msg}"
+        elsewhere = error.filename not in {str(path), str(path.resolve())}
+        file = f"{error.filename} " if elsewhere else ""
+        return f"{file}line {error.lineno}: SyntaxError: {error.msg}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
@@ -208,6 +233,19 @@ def _checked_space(path: Path, space: object) -> dict[str, BaseDistribution] | N
                 "distribution, for example FloatDistribution(1e-4, 1.0, log=True)."
             )
     return space
+
+
+def _space_as_json(path: Path, space: dict[str, BaseDistribution]) -> dict[str, str]:
+    texts = {}
+    for name in sorted(space):
+        try:
+            texts[name] = distribution_to_json(space[name])
+        except TypeError as error:
+            raise UsageError(
+                f"space in {path} has choices for {name} that a database cannot hold ({error}); "
+                "make them strings, numbers, booleans or None, and look them up in the objective."
+            ) from error
+    return texts
 
 
 def _checked_metric(path: Path, metric: object) -> str:

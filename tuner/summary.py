@@ -1,5 +1,6 @@
 """The words at the end of a run: what came out, where it is, and what to type next."""
 
+import os
 import shlex
 
 from optuna.trial import TrialState
@@ -9,7 +10,7 @@ from rich.text import Text
 
 from tuner import wording
 from tuner.display import Scoreboard
-from tuner.settings import DEFAULT_STORAGE, RunSettings
+from tuner.settings import DEFAULT_STORAGE, STORAGE_VARIABLE, RunSettings
 
 # The metric of our own image studies; its complement is what people ask for.
 ERROR_METRIC = "val_error"
@@ -67,7 +68,7 @@ def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) 
     words = ["python", "-m", "tuner.run", "--study", settings.study_argument]
     if settings.study != settings.study_file.stem:
         words += ["--study-name", settings.study]
-    if settings.storage != DEFAULT_STORAGE:
+    if settings.storage not in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}:
         words += ["--storage", shown_url]
     return shlex.join([*words, "--trials", str(2 * board.ended)])
 

@@ -31,6 +31,8 @@ REAP_SECONDS = 5
 READ_SECONDS = 0.5
 # Workers asked to stop have this long to hand back, in seconds; then they are killed.
 DRAIN_SECONDS = 10
+# How often to look whether they have, in seconds.
+DRAIN_LOOK_SECONDS = 0.1
 # Workers that die one after another before they take a trial: so many, and the command gives up.
 MOST_EARLY_DEATHS = 3
 
@@ -79,7 +81,7 @@ class Signals:
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self.received += 1
         interrupt.request()
-        if self._inline and self.received > 1:
+        if self._inline and self.received > 1 and interrupt.in_objective():
             raise interrupt.HandBack
 
 
@@ -101,7 +103,7 @@ def beating(claims: Claims, supervisor: str) -> Iterator[None]:
         yield
     finally:
         end.set()
-        thread.join()
+        thread.join(BEAT_SECONDS)  # it may hang in a database that is away
 
 
 @dataclass
@@ -115,8 +117,11 @@ class Supervisor:
     display: Display
     limits: Limits
     me: Owner
+    shown_url: str
     signals: Signals
+    ended_early: list[Gone]  # workers that ended before the study was there
     _early_deaths: int = field(default=0, init=False)
+    _done_at_early_death: int = field(default=0, init=False)
     _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
     _told_foreign: bool = field(default=False, init=False)
 
@@ -154,6 +159,8 @@ class Supervisor:
                 f"--timeout {self.limits.timeout:g} s passed with {self.board.ended} of "
                 f"{self.board.target} trials done; run the same command again to go on."
             )
+        while self.ended_early:
+            self._bury(self.ended_early.pop())
         for event in self.engine.poll(READ_SECONDS):
             if isinstance(event, LogLine):
                 self.display.note(event.text)
@@ -168,6 +175,11 @@ class Supervisor:
             self._next_reap = now + REAP_SECONDS
             self._reap()
         self._read()
+        if not self.engine.alive and not self._is_done():
+            raise TunerError(
+                f"All workers ended with {self.board.ended} of {self.board.target} trials done; "
+                "run the same command again to go on."
+            )
 
     def _check_same_file(self, loaded: Loaded) -> None:
         if loaded.snapshot.file_hash != self.board.snapshot.file_hash:
@@ -178,35 +190,37 @@ class Supervisor:
 
     def _bury(self, gone: Gone) -> None:
         """A worker ended: give its trial back, and put another in its place."""
-        numbers = self.claims.hand_back(gone.owner, death=gone.death)
-        if gone.death is None:
-            if not self.engine.alive:
-                self._read()
-                self._check_nothing_left()
-            return
-        self._early_deaths = 0 if numbers else self._early_deaths + 1
+        # One that ends in good order has nothing left: with a trial, even exit code 0 is a death.
+        death = gone.death or "exited with code 0"
+        given = self.claims.hand_back(gone.owner, death=death)
+        if gone.death is None and not given:
+            self._read()
+            if self._is_done():
+                return
+        self._count_early_deaths(gone, had_a_trial=bool(given))
+        words = [f"worker {gone.owner.pid} {death}"]
+        words += [given.in_words()] if given else []
+        words += [f"it wrote: {gone.last_words()}"] if gone.output else []
+        self.display.note("; ".join(words))
+        self.engine.replace()
+
+    def _count_early_deaths(self, gone: Gone, *, had_a_trial: bool) -> None:
+        """Give up when workers die again and again before they take a trial."""
+        done = self.board.ended + self.board.failed
+        if had_a_trial or done > self._done_at_early_death:
+            self._early_deaths = 0
+        self._done_at_early_death = done
+        self._early_deaths += not had_a_trial
         if self._early_deaths >= MOST_EARLY_DEATHS:
             raise TooManyFailures(
                 f"{MOST_EARLY_DEATHS} workers died one after another before they took a trial "
-                f"({gone.death}); the last one wrote: {gone.last_words()}."
-            )
-        trials = "".join(f"; trial {number} is handed back" for number in numbers)
-        self.display.note(f"worker {gone.owner.pid} {gone.death}{trials}")
-        self.engine.replace()
-
-    def _check_nothing_left(self) -> None:
-        """All workers ended in good order: because the target is reached, or failures are."""
-        if not self._is_done() and self.board.failed <= self.limits.most_failed:
-            raise TunerError(
-                f"All workers ended with {self.board.ended} of {self.board.target} trials done; "
-                "run the same command again to go on."
+                f"({gone.death or 'exited with code 0'}); the last one wrote: {gone.last_words()}."
             )
 
     def _reap(self) -> None:
-        numbers = self.claims.reap(self.me.supervisor)
-        if numbers:
-            which = ", ".join(str(number) for number in numbers)
-            self.display.note(f"taken over from a dead supervisor: trial {which}")
+        given = self.claims.reap(self.me.supervisor)
+        if given:
+            self.display.note(f"taken over from a dead supervisor: {given.in_words()}")
 
     def _read(self) -> None:
         progress = self.reader.read()
@@ -231,8 +245,8 @@ class Supervisor:
             which = ", ".join(str(number) for number in numbers)
             self.display.note(
                 f"waiting for trial {which}, RUNNING by another program or left by one that died; "
-                f"free it with: optuna tell --study-name {self.board.name} --trial-number "
-                f"{numbers[0]} --state fail"
+                f"free it with: optuna tell --storage {self.shown_url} --study-name "
+                f"{self.board.name} --trial-number {numbers[0]} --state fail"
             )
 
     def _drain(self) -> None:
@@ -241,10 +255,8 @@ class Supervisor:
         end = time.monotonic() + DRAIN_SECONDS
         killed = False
         while self.engine.alive:
-            again = self.signals.received > 1
-            if not killed and (again or time.monotonic() >= end):
+            if not killed and (self.signals.received > 1 or time.monotonic() >= end):
                 self.engine.kill()
                 killed = True
-            for event in self.engine.poll(0.1):
-                if isinstance(event, Gone):
-                    self.claims.hand_back(event.owner)
+            self.engine.poll(DRAIN_LOOK_SECONDS)
+        self.claims.hand_back_all(self.me.supervisor)

@@ -1,11 +1,15 @@
 """The trial that an objective gets: it can go on where another worker stopped."""
 
 import copy
+import json
 from typing import Any
 
 import optuna
 
 from tuner import interrupt
+
+# Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
+LONGEST_ATTR = 60_000
 
 
 class ClaimedTrial(optuna.Trial):
@@ -36,8 +40,19 @@ class ClaimedTrial(optuna.Trial):
         return False if self._catching_up else super().should_prune()
 
     def set_user_attr(self, key: str, value: Any) -> None:
-        """Keep an attribute, see `optuna.Trial.set_user_attr`; it is written with the end."""
-        self.unwritten_attrs[key] = value
+        """Keep an attribute, see `optuna.Trial.set_user_attr`; it is written with the end.
+
+        Raises:
+            TypeError: the value is not JSON, as in Optuna.
+            ValueError: it is longer than a column of every database takes.
+        """
+        text = json.dumps(value)
+        if len(text) > LONGEST_ATTR:
+            raise ValueError(
+                f"The user attribute {key!r} has {len(text):,} characters as JSON, more than "
+                f"{LONGEST_ATTR:,}; store it as a file, and its path as the attribute."
+            )
+        self.unwritten_attrs[key] = json.loads(text)
 
     @property
     def user_attrs(self) -> dict[str, Any]:

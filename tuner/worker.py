@@ -12,16 +12,28 @@ from optuna.pruners import _filter_study
 from optuna.trial import TrialState
 
 from tuner import environment, interrupt, log, outcomes
-from tuner.errors import StorageError
+from tuner.machine import resident_megabytes
 from tuner.search import SearchContext, make_pruner, make_sampler
 from tuner.seeds import trial_seed
-from tuner.storage import Claim, Claims, Database, NoTrial, Owner, record_environment
+from tuner.storage import (
+    Claim,
+    Claims,
+    Database,
+    NoTrial,
+    Owner,
+    record_environment,
+    storage_errors,
+)
 from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
 from tuner.study import Definition
 from tuner.trial import ClaimedTrial
 
 # How often to ask for a trial while others work on the last ones, in seconds.
 ASK_AGAIN_SECONDS = 0.5
+# A failure's reason is cut at so many characters; the whole is in the log with --verbose.
+LONGEST_REASON = 500
+
+OUT_OF_MEMORY = "out of memory"
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +46,6 @@ class Assignment:
         target: how many trials shall end COMPLETE or PRUNED.
         seed: the study's seed.
         most_failed: stop when more rows of the study than this are FAIL.
-        threads: threads for the objective's library.
         worker: this worker's number on this host, from 1; 0 in the command's own process.
     """
 
@@ -45,7 +56,6 @@ class Assignment:
     sampler: str
     pruner: str
     most_failed: int
-    threads: int
     worker: int
 
 
@@ -68,7 +78,9 @@ class ServedStudy(optuna.Study):
     """The study that an objective sees as ``trial.study``."""
 
     def stop(self) -> None:
-        """Nothing: the budget is the service's. Optuna's grid sampler calls this at its end."""
+        """Do nothing: the budget is the command's. Optuna's grid sampler calls this at its end."""
+        if interrupt.in_objective():
+            logger.warning("trial.study.stop() is ignored: --trials decides when a study ends")
 
 
 class Worker:
@@ -82,6 +94,7 @@ class Worker:
         self._database = database
         self._owner = owner
         self._claims = Claims(database, assignment.study_id)
+        self._pruner = make_pruner(assignment.pruner, definition.snapshot)
         here = environment.describe()
         self._environment = environment.digest(here)
         record_environment(database, assignment.study_id, self._environment, here)
@@ -105,7 +118,7 @@ class Worker:
                 logger.debug("no more trials: %s", got.value)
                 return
             else:
-                with log.bound(trial=got.number):
+                with log.bound(trial=got.number), storage_errors(self._database.url):
                     self._run(got)
             yield
 
@@ -119,8 +132,8 @@ class Worker:
             logger.debug("handed back")
             return
         except MemoryError:
-            self._claims.hand_back(self._owner, death="out of memory")
-            logger.warning("out of memory; handed back")
+            given = self._claims.hand_back(self._owner, death=OUT_OF_MEMORY)
+            logger.warning("out of memory: %s", given.in_words())
             return
         values = None if ending.value is None else [ending.value]
         frozen = self._database.storage.get_trial(claim.trial_id)
@@ -130,6 +143,7 @@ class Worker:
             "worker": self._assignment.worker,
             "host": self._owner.host,
             "environment": self._environment,
+            "memory_mb": resident_megabytes(),
             OUTCOME_ATTR: ending.outcome,
         }
         if ending.reason:
@@ -144,7 +158,7 @@ class Worker:
             self._assignment.study_name,
             self._database.storage,
             sampler=make_sampler(self._assignment.sampler, context),
-            pruner=make_pruner(self._assignment.pruner, self._definition.snapshot),
+            pruner=self._pruner,
         )
         study.get_trials(deepcopy=False)  # bring the storage's cache up to date, as `ask` does
         return study
@@ -156,20 +170,19 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
     Raises:
         HandBack: somebody asked to stop.
         MemoryError: also for TensorFlow's ResourceExhaustedError.
-        StorageError: the database was lost.
+        StorageInternalError: the database was lost.
     """
     try:
         for name, distribution in (definition.space or {}).items():
             trial._suggest(name, distribution)
         interrupt.check()
-        return _judge(definition.objective(trial))
+        with interrupt.objective():
+            return _judge(definition.objective(trial))
     except outcomes.Diverged as diverged:
         return _stopped_early(trial, outcomes.DIVERGED, str(diverged))
     except optuna.TrialPruned:
         return _stopped_early(trial, outcomes.PRUNED)
-    except StorageInternalError as error:
-        raise StorageError(f"The database was lost during a trial: {error.__cause__}") from error
-    except (MemoryError, StorageError):
+    except (MemoryError, StorageInternalError):
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, not imported here
@@ -201,4 +214,5 @@ def _failed(reason: str) -> Ending:
 
 def _in_one_line(error: BaseException) -> str:
     message = " ".join(str(error).split())
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+    line = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 3]}..."

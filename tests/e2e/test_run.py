@@ -294,6 +294,49 @@ def test_workers_that_die_at_once_end_the_command_with_their_last_words(
     assert "no luck today" in done.stderr
 
 
+@pytest.mark.parametrize("worker_count", ["1", "2"])
+def test_workers_that_die_while_loading_end_the_command(
+    worker_count: str, write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(write_study("import os\nprint('bye', flush=True)\nos._exit(7)\n"))
+    done = run("--study", study, "--trials", "3", "--workers", worker_count, "--storage", sqlite[0])
+    assert done.returncode == 4
+    assert "Every worker ended while it loaded the study file (exited with code 7)" in done.stderr
+    assert "bye" in done.stderr
+
+
+def test_an_objective_that_exits_quietly_fails_its_trial(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(
+        write_study(CRASHING.replace("os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(0)"))
+    )
+    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", sqlite[0])
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(sqlite[0], "study")
+    assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert trials[1].user_attrs["reason"] == "exited with code 0"
+
+
+def test_a_worker_that_somebody_stops_is_replaced(slow: str, sqlite: tuple[str, Path]) -> None:
+    url, path = sqlite
+    process = start("--study", slow, "--trials", "6", "--workers", "2", "--storage", url)
+    wait_until(has_running(path, 2))
+    workers_of(process)[0].terminate()
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert state_counts(url, "slow") == {TrialState.COMPLETE: 6}
+
+
+def test_the_time_out_bounds_a_study_that_hangs_while_it_is_loaded(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(write_study("import time\ntime.sleep(1000)\n"))
+    done = run("--study", study, "--trials", "3", "--storage", sqlite[0], "--timeout", "2")
+    assert done.returncode == 5
+    assert "while the study file was loaded" in done.stderr
+
+
 def test_a_study_without_keras_imports_no_tensorflow(
     tmp_path: Path, sqlite: tuple[str, Path]
 ) -> None:

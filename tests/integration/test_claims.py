@@ -1,21 +1,36 @@
 """The claim on real databases: exact budgets, hand-backs, owners, ages."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
 
 import optuna
+import psutil
 import pytest
 import sqlalchemy
 from optuna.trial import TrialState
 
+from tests.conftest import wait_until
 from tuner.seeds import trial_seed
-from tuner.storage import Claim, Claims, Database, NoTrial, open_database, owner, register
+from tuner.storage import (
+    Claim,
+    Claims,
+    Database,
+    GivenBack,
+    NoTrial,
+    open_database,
+    owner,
+    register,
+)
 from tuner.storage.claims import BEAT_AGE_LIMIT_SECONDS, MAX_DEATHS
 from tuner.storage.owner import Owner, this_process
 from tuner.storage.tables import claims as claims_table
 from tuner.storage.tables import utc_now
 from tuner.study import Snapshot
+from tuner.trial import LONGEST_ATTR
+from tuner.worker import LONGEST_REASON
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "study.py", "hash")
 SEED = 7
@@ -108,12 +123,10 @@ def test_a_handed_back_trial_keeps_row_number_parameters_values_and_seed(
     distribution = optuna.distributions.FloatDistribution(0, 1)
     database.backend.set_trial_param(before.trial_id, "x", 0.25, distribution)
     database.backend.set_trial_intermediate_value(before.trial_id, 1, 0.5)
-    assert claims.hand_back(first) == [0]
+    assert claims.hand_back(first) == GivenBack([0], [])
     assert states(database, study_id) == [TrialState.WAITING]
     after = must_take(claims, second)
     assert (after.trial_id, after.number, after.seed) == (before.trial_id, 0, before.seed)
-    assert after.again
-    assert not before.again
     trial = database.backend.get_trial(after.trial_id)
     assert trial.params == {"x": 0.25}
     assert trial.intermediate_values == {1: 0.5}
@@ -146,8 +159,10 @@ def test_a_trial_fails_when_its_workers_die_too_often(
         claims.hand_back(worker)  # asked to stop: not the trial's fault
         worker = me.worker(death)
         assert must_take(claims, worker).number == 0
-        claims.hand_back(worker, death="killed (signal 11)")
+        given = claims.hand_back(worker, death="killed (signal 11)")
     trial = database.backend.get_all_trials(study_id)[0]
+    assert given == GivenBack([], [0])
+    assert given.in_words() == "trial 0 failed"
     assert trial.state == TrialState.FAIL
     assert trial.user_attrs["reason"] == "killed (signal 11)"
     assert trial.user_attrs["outcome"] == "failed"
@@ -172,12 +187,12 @@ def test_silent_supervisors_are_reaped_by_age(
     database: Database, study_id: int, claims: Claims, me: Owner
 ) -> None:
     must_take(claims, elsewhere())
-    assert claims.reap(me.supervisor) == []
+    assert not claims.reap(me.supervisor)
     age(database, BEAT_AGE_LIMIT_SECONDS - 10)
-    assert claims.reap(me.supervisor) == []
+    assert not claims.reap(me.supervisor)
     age(database, BEAT_AGE_LIMIT_SECONDS + 10)
-    assert claims.reap(elsewhere().supervisor) == []  # nobody reaps its own
-    assert claims.reap(me.supervisor) == [0]
+    assert not claims.reap(elsewhere().supervisor)  # nobody reaps its own
+    assert claims.reap(me.supervisor) == GivenBack([0], [])
     assert states(database, study_id) == [TrialState.WAITING]
 
 
@@ -185,7 +200,7 @@ def test_a_beat_keeps_a_claim(database: Database, claims: Claims, me: Owner) -> 
     must_take(claims, elsewhere())
     age(database, BEAT_AGE_LIMIT_SECONDS + 10)
     claims.beat(elsewhere().supervisor)
-    assert claims.reap(me.supervisor) == []
+    assert not claims.reap(me.supervisor)
 
 
 def test_processes_of_this_machine_that_are_gone_are_reaped_at_once(
@@ -198,7 +213,7 @@ def test_processes_of_this_machine_that_are_gone_are_reaped_at_once(
     other = this_process()
     orphan = Owner("d" * 32, f"{machine}/{free_pid}/1.00", "here", other.pid)  # its worker lives
     must_take(claims, orphan)
-    assert claims.reap("somebody/else/1.0") == [0]
+    assert claims.reap("somebody/else/1.0") == GivenBack([0], [])
     assert owner.is_known_dead(dead.supervisor, free_pid)
     assert not owner.is_known_dead(me.supervisor, free_pid)
     reused = f"{machine}/{me.pid}/1.00"  # our pid, but another start
@@ -213,7 +228,7 @@ def test_a_study_with_claims_can_be_deleted_by_optuna(
     optuna.delete_study(study_name="study", storage=database.storage)
     again = register(database, "study", SNAPSHOT, seed=SEED, search={})
     claim = must_take(Claims(database, again.study_id), me)
-    assert (claim.number, claim.again) == (0, False)
+    assert claim.number == 0
 
 
 def test_trials_that_a_user_enqueued_are_taken_first(
@@ -222,7 +237,7 @@ def test_trials_that_a_user_enqueued_are_taken_first(
     study = optuna.load_study(study_name="study", storage=database.storage)
     study.enqueue_trial({"x": 0.5})
     claim = must_take(claims, me)
-    assert (claim.number, claim.again, claim.seed) == (0, False, trial_seed(SEED, 0))
+    assert (claim.number, claim.seed) == (0, trial_seed(SEED, 0))
 
 
 def test_running_trials_without_a_claim_are_known_as_foreign(
@@ -231,3 +246,46 @@ def test_running_trials_without_a_claim_are_known_as_foreign(
     must_take(claims, me)
     optuna.load_study(study_name="study", storage=database.storage).ask()
     assert claims.foreign_running() == [1]
+
+
+def test_a_supervisors_end_gives_back_what_all_its_workers_hold(
+    database: Database, study_id: int, claims: Claims, me: Owner
+) -> None:
+    must_take(claims, me.worker(1))
+    must_take(claims, elsewhere())
+    must_take(claims, me.worker(2))
+    assert claims.hand_back_all(me.supervisor) == GivenBack([0, 2], [])
+    waiting, running = TrialState.WAITING, TrialState.RUNNING
+    assert states(database, study_id) == [waiting, running, waiting]
+
+
+def test_a_handed_back_trial_that_another_program_takes_is_left_to_it(
+    database: Database, study_id: int, claims: Claims, me: Owner
+) -> None:
+    must_take(claims, elsewhere())
+    claims.hand_back(elsewhere())
+    study = optuna.load_study(study_name="study", storage=database.storage)
+    assert study.ask().number == 0
+    age(database, BEAT_AGE_LIMIT_SECONDS + 10)
+    assert not claims.reap(me.supervisor)
+    assert not claims.hand_back_all(elsewhere().supervisor)
+    assert states(database, study_id) == [TrialState.RUNNING]
+    assert claims.foreign_running() == [0]
+
+
+def test_a_long_reason_fits_every_database(
+    database: Database, study_id: int, claims: Claims, me: Owner
+) -> None:
+    claim = must_take(claims, me)
+    attrs = {"reason": "x" * LONGEST_REASON, "big": "y" * (LONGEST_ATTR - 2)}
+    assert claims.finish(claim, me, TrialState.FAIL, None, attrs)
+    assert len(database.backend.get_trial(claim.trial_id).user_attrs["big"]) == LONGEST_ATTR - 2
+
+
+def test_a_zombie_is_dead(me: Owner) -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+    machine = me.supervisor.rsplit("/", 2)[0]
+    start = psutil.Process(child.pid).create_time()
+    assert owner.is_known_dead(f"{machine}/{child.pid}/{start:.2f}", child.pid)
+    child.wait()

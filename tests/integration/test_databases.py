@@ -11,7 +11,7 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 
 from tests.conftest import admin, require_server
 from tuner.errors import StorageError, UsageError
-from tuner.storage import open_database, register
+from tuner.storage import Claim, Claims, open_database, register, this_process
 from tuner.storage.database import _create_backend
 from tuner.storage.studies import DEFINITION_ATTR, STUDY_SEED_ATTR
 from tuner.storage.urls import resolve
@@ -22,7 +22,7 @@ SNAPSHOT = Snapshot(SPACE, "loss", "minimize", 4, "study.py", "hash")
 
 CREATE = """
 import sys
-from tuner.storage import open_database, register
+from tuner.storage import Claim, Claims, open_database, register, this_process
 from tuner.study import Snapshot
 database = open_database(sys.argv[1])
 print(register(database, "study", Snapshot(None, "value", "minimize", None, "s.py", "h"),
@@ -143,3 +143,50 @@ def test_files_that_cannot_be_ours_are_refused_in_a_sentence(tmp_path: Path) -> 
     ):
         with pytest.raises(StorageError, match=says):
             open_database(f"sqlite:///{path}")
+
+
+def test_a_relative_file_is_the_same_for_a_worker_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = open_database("sqlite:///tuner.db")
+    assert database.url == "sqlite:///tuner.db"
+    assert database.address == f"sqlite:///{tmp_path}/tuner.db"
+    assert "address" not in repr(database)
+    database.close()
+
+
+def test_an_option_that_the_driver_does_not_know_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="an option that its driver does not take"):
+        open_database("mysql://root:s3cr3t@127.0.0.1/test?no_such_option=1")
+
+
+def test_passwords_in_options_are_hidden() -> None:
+    with pytest.raises(StorageError) as caught:
+        open_database("postgresql://127.0.0.1:1/none?user=me&password=s3cr3t")
+    assert "s3cr3t" not in str(caught.value)
+
+
+def test_mysql_reads_what_is_committed() -> None:
+    require_server("mysql")
+    backend = _create_backend(resolve("mysql://root@127.0.0.1/test"), "shown")
+    with backend.engine.connect() as connection:
+        assert connection.get_isolation_level() == "READ COMMITTED"
+    backend.engine.dispose()
+
+
+def test_rows_of_deleted_trials_are_forgotten(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    database = open_database(url)
+    first = register(database, "study", SNAPSHOT, seed=1, search={})
+    claims = Claims(database, first.study_id)
+    claims.claim(this_process(), lambda _number: 99, target=1, most_failed=0)
+    optuna.delete_study(study_name="study", storage=database.storage)
+    again = register(database, "study", SNAPSHOT, seed=1, search={})
+    study = optuna.load_study(study_name="study", storage=database.storage)
+    study.enqueue_trial({"x": 0.5})  # SQLite gives it the deleted trial's id
+    claims = Claims(database, again.study_id)
+    claim = claims.claim(this_process(), lambda _number: 7, target=1, most_failed=0)
+    assert isinstance(claim, Claim)
+    assert claim.seed == 7
+    database.close()

@@ -1,9 +1,11 @@
 """The progress reader counts what the study holds, whatever happens in between."""
 
+import math
 import random
 from collections import Counter
 from pathlib import Path
 
+import optuna
 from optuna.trial import TrialState
 
 from tuner.seeds import trial_seed
@@ -11,6 +13,7 @@ from tuner.storage import (
     Claim,
     Claims,
     ProgressReader,
+    count_diverged,
     find_best,
     open_database,
     register,
@@ -60,6 +63,36 @@ def test_readings_agree_with_a_full_read_through_a_random_life(tmp_path: Path) -
     assert best is not None
     assert best.value == min(trial.value for trial in complete)
     assert best.last_step == 3
+    again = ProgressReader(database, study_id).read(describe=False)
+    assert (again.counts, again.new) == (progress.counts, [])
+    assert count_diverged(database, study_id) == 0
+    database.close()
+
+
+def test_running_trials_show_their_last_value_even_if_it_is_no_number(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+    snapshot = Snapshot(None, "value", "minimize", None, "s.py", "h")
+    study_id = register(database, "study", snapshot, seed=1, search={}).study_id
+    study = optuna.load_study(study_name="study", storage=database.storage)
+    trials = [study.ask() for _ in range(3)]
+    trials[0].report(0.5, 1)
+    trials[0].report(0.25, 4)
+    trials[1].report(math.inf, 2)
+    running = ProgressReader(database, study_id).read().running
+    assert running == [(0, 4, 0.25), (1, 2, math.inf), (2, None, None)]
+    database.close()
+
+
+def test_diverged_trials_are_counted(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+    snapshot = Snapshot(None, "value", "minimize", None, "s.py", "h")
+    study_id = register(database, "study", snapshot, seed=1, search={}).study_id
+    study = optuna.load_study(study_name="study", storage=database.storage)
+    for outcome in ("diverged", "pruned", "diverged"):
+        trial = study.ask()
+        trial.set_user_attr("outcome", outcome)
+        study.tell(trial, state=TrialState.PRUNED)
+    assert count_diverged(database, study_id) == 2
     database.close()
 
 

@@ -40,7 +40,7 @@ COUNTS = {TrialState.COMPLETE: 2, TrialState.PRUNED: 2, TrialState.FAIL: 1}
 def board_of(new: list[FinishedTrial], direction: str = "minimize") -> Scoreboard:
     snapshot = Snapshot(None, "val_error", direction, 20, "studies/mnist.py", "h")
     board = Scoreboard("mnist", snapshot, 4)
-    board.begin(StudyProgress({}, [], []), None)
+    board.begin(StudyProgress({}, [], []), None, 0)
     board.update(StudyProgress(COUNTS, new, [(5, 8, 0.0123), (6, None, None)]))
     return board
 

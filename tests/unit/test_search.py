@@ -77,9 +77,9 @@ def test_quasi_random_points_do_not_depend_on_who_counts() -> None:
     }
     storage = optuna.storages.InMemoryStorage()
     study = optuna.create_study(study_name="s", storage=storage)
-    study.add_trial(optuna.create_trial(value=0, params={"x": 0, "y": 0}, distributions=space))
+    study.ask().suggest_float("x", 0, 1)  # a running trial that has not all its parameters yet
     points = set()
-    for number in range(1, 17):
+    for number in range(16):
         sampler = make_sampler("qmc", SearchContext(1, number, space))
         trial = ServedStudy("s", storage, sampler=sampler).ask(space)
         points.add((int(trial.params["x"] * 4), int(trial.params["y"] * 4)))
@@ -113,6 +113,13 @@ def test_the_default_pruner_stops_a_bad_trial_at_its_second_report_and_no_good_o
     [
         ("grid", "none", snapshot(), 31, "has 30 points, fewer than the 31"),
         ("grid", "none", snapshot(None), 3, "declare space"),
+        (
+            "grid",
+            "none",
+            snapshot({f"n{i}": IntDistribution(0, 99) for i in range(5)}),
+            3,
+            "10,000",
+        ),
         (
             "grid",
             "none",

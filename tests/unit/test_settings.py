@@ -59,6 +59,7 @@ def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> Non
         ({"sampler": "tp"}, "There is no sampler 'tp'; did you mean 'tpe'?"),
         ({"pruner": "medain"}, "There is no pruner 'medain'; did you mean 'median'?"),
         ({"study": "t.py"}, "There is no study file t.py"),
+        ({"study_name": "n" * 600}, "has 600 characters"),
     ],
 )
 def test_wrong_flags_get_a_sentence(flags: dict[str, Any], says: str) -> None:
@@ -112,6 +113,18 @@ def test_passwords_are_redacted(text: str) -> None:
     assert "secret" not in shown
     assert "cret" not in shown
     assert "***@host" in shown
+
+
+def test_passwords_in_options_are_redacted() -> None:
+    for option in ("password", "passwd", "sslpassword"):
+        shown = redact(f"postgresql://host/db?user=me&{option}=secret&x=1")
+        assert shown == f"postgresql://host/db?user=me&{option}=***&x=1"
+
+
+def test_an_at_sign_in_a_password_must_be_escaped() -> None:
+    with pytest.raises(UsageError, match="%40") as caught:
+        resolve("mysql://me:p@secret@host/db")
+    assert "secret" not in str(caught.value)
 
 
 def test_words() -> None:

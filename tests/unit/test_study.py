@@ -57,6 +57,12 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
         (GOOD + "max_step = 0\n", "max_step in .* is 0"),
         (GOOD + "max_step = '20'\n", "max_step in .* is '20'"),
         (GOOD + "prepare = 1\n", "prepare in .* is 1"),
+        (
+            "from optuna.distributions import CategoricalDistribution\nimport warnings\n"
+            "with warnings.catch_warnings(action='ignore'):\n"
+            "    space = {'kind': CategoricalDistribution((int, float))}\n" + GOOD,
+            "choices for kind that a database cannot hold",
+        ),
     ],
 )
 def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str) -> None:
@@ -64,6 +70,33 @@ def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str
         load(write_study(text))
     assert "\n" not in str(caught.value)
     assert "study.py" in str(caught.value)
+
+
+def test_a_study_may_change_the_directory(
+    write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study("import os\nos.chdir('/')\n" + GOOD)
+    monkeypatch.chdir(path.parent)
+    assert load(Path(path.name)).snapshot.file == path.name
+
+
+def test_a_mistake_in_a_neighbour_names_its_file(write_study: Write, tmp_path: Path) -> None:
+    (tmp_path / "broken_neighbour.py").write_text("x = (\n")
+    path = write_study("import broken_neighbour\n" + GOOD)
+    with pytest.raises(UsageError, match=r"broken_neighbour\.py line 1: SyntaxError"):
+        load(path)
+
+
+def test_prepare_is_there_and_its_failure_is_a_sentence(write_study: Write) -> None:
+    load(write_study(GOOD)).prepare()
+    definition = load(write_study(GOOD + "def prepare():\n    raise OSError('disk full')\n"))
+    with pytest.raises(UsageError, match=r"prepare\(\) in .* failed: line 4: OSError: disk full"):
+        definition.prepare()
+
+
+def test_a_snapshot_of_a_later_version_is_read() -> None:
+    one = Snapshot(None, "loss", "minimize", 4, "a.py", "h")
+    assert Snapshot.from_dict({**vars(one), "invented_later": 1}) == one
 
 
 def test_the_name_of_a_study_is_a_file_in_studies(

@@ -11,11 +11,10 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from tuner import interrupt
-from tuner.errors import StorageError
 from tuner.outcomes import Diverged
 from tuner.study import Definition, Snapshot
-from tuner.trial import ClaimedTrial
-from tuner.worker import evaluate
+from tuner.trial import LONGEST_ATTR, ClaimedTrial
+from tuner.worker import LONGEST_REASON, ServedStudy, evaluate
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "s.py", "h")
 
@@ -42,7 +41,8 @@ def claimed(study: optuna.Study) -> ClaimedTrial:
 
 
 def judge(study: optuna.Study, objective: Callable[[Any], Any], **definition: Any) -> Any:
-    return evaluate(Definition(objective, definition.get("space"), None, SNAPSHOT), claimed(study))
+    space = definition.get("space")
+    return evaluate(Definition(objective, space, lambda: None, SNAPSHOT), claimed(study))
 
 
 @pytest.mark.filterwarnings("error")
@@ -150,8 +150,41 @@ def test_exceptions_are_endings(study: optuna.Study) -> None:
             judge(study, raiser(error))
 
 
+def test_a_long_message_is_cut(study: optuna.Study) -> None:
+    reason = judge(study, raiser(ValueError("x" * 10_000))).reason
+    assert len(reason) == LONGEST_REASON
+    assert reason.endswith("...")
+
+
+def test_attributes_that_no_database_takes_fail_in_the_objective(study: optuna.Study) -> None:
+    def objective(trial: optuna.Trial, value: Any) -> float:
+        trial.set_user_attr("accuracy", value)
+        return 1.0
+
+    ending = judge(study, lambda trial: objective(trial, np.float32(0.5)))
+    assert ending.reason.startswith("TypeError")
+    ending = judge(study, lambda trial: objective(trial, "x" * LONGEST_ATTR))
+    assert "'accuracy' has 60,002 characters" in ending.reason
+    kept: list[int] = [1]
+    trial = claimed(study)
+    trial.set_user_attr("list", kept)
+    kept.append(2)
+    assert trial.user_attrs == {"list": [1]}
+
+
+def test_stopping_the_study_is_ignored_aloud(
+    study: optuna.Study, caplog: pytest.LogCaptureFixture
+) -> None:
+    served = ServedStudy(study.study_name, study._storage)
+    served.stop()  # Optuna's grid sampler, after a trial
+    assert caplog.records == []
+    with interrupt.objective():
+        served.stop()
+    assert "is ignored" in caplog.text
+
+
 def test_a_lost_database_is_not_the_objectives_fault(study: optuna.Study) -> None:
-    with pytest.raises(StorageError, match="lost during a trial"):
+    with pytest.raises(optuna.exceptions.StorageInternalError):
         judge(study, raiser(optuna.exceptions.StorageInternalError("gone")))
 
 

@@ -18,9 +18,8 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A worker has something to say; ``level`` is logging's number."""
+    """A worker has something to say."""
 
-    level: int
     text: str
 
 

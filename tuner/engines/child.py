@@ -17,9 +17,9 @@ from typing import IO, Any
 import optuna
 
 from tuner import interrupt, log
-from tuner.errors import TunerError, UsageError
+from tuner.errors import TunerError
 from tuner.storage import Owner, open_database
-from tuner.study import Definition, load
+from tuner.study import load
 from tuner.worker import Assignment, Worker
 
 # An orphan has this long to hand its trial back, in seconds; then it ends anyway.
@@ -36,7 +36,7 @@ class _EventHandler(logging.Handler):
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        _send(self._events, event="log", level=record.levelno, text=self.format(record))
+        _send(self._events, event="log", text=self.format(record))
 
 
 def main(events_fd: int) -> int:
@@ -69,27 +69,13 @@ def _serve(start: dict[str, Any], inbox: "queue.Queue[dict[str, Any]]", events: 
     _send(events, event="loaded", text=definition.snapshot.to_json())
     assignment = _await_assignment(inbox)
     with log.bound(study=assignment.study_name, worker=assignment.worker):
-        _prepare(definition)
+        definition.prepare()
         database = open_database(start["storage"])
         try:
             for _ in Worker(definition, assignment, database, Owner(**start["owner"])).work():
                 pass
         finally:
             database.close()
-
-
-def _prepare(definition: Definition) -> None:
-    if definition.prepare is None:
-        return
-    try:
-        definition.prepare()
-    except TunerError:
-        raise
-    except Exception as error:  # user code
-        file = definition.snapshot.file
-        raise UsageError(
-            f"prepare() in {file} failed: {type(error).__name__}: {error}; mend it and run again."
-        ) from error
 
 
 def _await_assignment(inbox: "queue.Queue[dict[str, Any]]") -> Assignment:

@@ -21,8 +21,7 @@ class InlineEngine:
     def start(self) -> None:
         """Prepare the study, as a worker process does."""
         interrupt.clear()
-        if self._definition.prepare is not None:
-            self._definition.prepare()
+        self._definition.prepare()
 
     def assign(self, assignment: Assignment) -> None:
         """Be ready to take trials."""

@@ -29,7 +29,7 @@ from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
 from tuner.machine import oom_kills
 from tuner.storage import Owner
 from tuner.study import Snapshot
-from tuner.worker import Assignment
+from tuner.worker import OUT_OF_MEMORY, Assignment
 
 # How many of a worker's last output lines are kept, to say why it died.
 OUTPUT_LINES = 20
@@ -112,8 +112,7 @@ class LocalEngine:
         """End every worker, and what it started, at once."""
         self._draining = True
         for child in self._children:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.process.pid, signal.SIGKILL)
+            _kill_group(child)
 
     @property
     def alive(self) -> int:
@@ -176,11 +175,12 @@ class LocalEngine:
         if kind == "loaded":
             return Loaded(Snapshot.from_json(text))
         if kind == "log":
-            return LogLine(int(str(message["level"])), text)
+            return LogLine(text)
         child.refused = True
         return Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))
 
     def _bury(self, child: _Child) -> list[Event]:
+        _kill_group(child)  # what it started must not outlive it, nor hold its pipes open
         for reader in child.readers:
             reader.join(LAST_WORDS_SECONDS)
         events: list[Event] = []
@@ -189,7 +189,8 @@ class LocalEngine:
                 speaker, message = self._events.get_nowait()
                 events.append(self._understand(speaker, message))
         self._children.remove(child)
-        _pipe(child.process.stdin).close()
+        with contextlib.suppress(BrokenPipeError):  # it died before it read what we wrote
+            _pipe(child.process.stdin).close()
         death = self._cause_of_death(child)
         return [*events, Gone(child.owner, death, list(child.output))]
 
@@ -199,8 +200,13 @@ class LocalEngine:
         if code == 0 or self._draining or child.refused:
             return None
         if code == -signal.SIGKILL and kills > 0:
-            return "out of memory"
+            return OUT_OF_MEMORY
         return f"killed (signal {-code})" if code < 0 else f"exited with code {code}"
+
+
+def _kill_group(child: _Child) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.process.pid, signal.SIGKILL)
 
 
 def _read_output(child: _Child) -> None:

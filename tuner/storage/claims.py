@@ -22,7 +22,7 @@ from typing import Any, cast
 
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tuner import outcomes
@@ -41,6 +41,8 @@ SEED_ATTR = "seed"
 REASON_ATTR = "reason"
 OUTCOME_ATTR = "outcome"
 
+HANDED_BACK = ""  # the owner of a claim that is kept for a waiting trial's seed and deaths
+
 
 class NoTrial(enum.Enum):
     """Why a claim got no trial."""
@@ -58,13 +60,35 @@ class Claim:
         trial_id: the row's key.
         number: the trial's number within its study, from 0.
         seed: of all randomness in the trial, in [0, 2**31).
-        again: whether an earlier worker began it: parameters and values may be there already.
     """
 
     trial_id: int
     number: int
     seed: int
-    again: bool
+
+
+@dataclass(frozen=True)
+class GivenBack:
+    """What became of the trials of a worker that stopped or died, by their numbers.
+
+    Attributes:
+        waiting: for another worker.
+        failed: because workers died with them too often.
+    """
+
+    waiting: list[int]
+    failed: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting or self.failed)
+
+    def in_words(self) -> str:
+        """For people; "" if there were none."""
+        return "; ".join(
+            f"trial {', '.join(str(number) for number in numbers)} {what}"
+            for numbers, what in ((self.waiting, "is handed back"), (self.failed, "failed"))
+            if numbers
+        )
 
 
 class Claims:
@@ -126,7 +150,7 @@ class Claims:
         trial.state = TrialState.RUNNING
         trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna's column takes local time
         session.flush()
-        claim = Claim(trial_id, number, seed, again=before is not None)
+        claim = Claim(trial_id, number, seed)
         self._write(session, owner, claim, deaths)
         return claim
 
@@ -134,7 +158,7 @@ class Claims:
         trial = self._database.backend._get_prepared_new_trial(self._study_id, None, session)
         session.flush()
         trial_id, number = _key(trial)
-        claim = Claim(trial_id, number, seed_of(number), again=False)
+        claim = Claim(trial_id, number, seed_of(number))
         self._write(session, owner, claim, deaths=0)
         return claim
 
@@ -198,75 +222,79 @@ class Claims:
         session.flush()
         session.execute(delete(claims).where(claims.c.trial_id == trial.trial_id))
 
-    def hand_back(self, owner: Owner, *, death: str | None = None) -> list[int]:
+    def hand_back(self, owner: Owner, *, death: str | None = None) -> GivenBack:
         """Give back what a worker holds: stopped in good order, or dead.
 
         Args:
             owner: the worker. It must not run any more, or be the caller.
             death: why the worker died, or None if it was only asked to stop. A trial whose workers
                 died more than `MAX_DEATHS` times ends FAIL with this reason.
-
-        Returns:
-            The numbers of the trials, in order.
         """
         with locked_study(self._database, self._study_id) as session:
             return self._give_back(session, claims.c.owner == owner.token, death)
 
-    def reap(self, mine: str) -> list[int]:
+    def hand_back_all(self, supervisor: str) -> GivenBack:
+        """Give back what any worker of a supervisor still holds; none of them runs any more."""
+        with locked_study(self._database, self._study_id) as session:
+            return self._give_back(session, claims.c.supervisor == supervisor, None)
+
+    def reap(self, mine: str) -> GivenBack:
         """Give back what dead supervisors left: known dead on this machine, or silent too long.
+
+        This counts as a death with the trial: what takes its whole host down shall not do so for
+        ever.
 
         Args:
             mine: the caller's own ``Owner.supervisor``, which is alive.
-
-        Returns:
-            The numbers of the trials, in order.
         """
         with locked_study(self._database, self._study_id) as session:
-            now = session.scalar(select(utc_now()))
-            if now is None:  # no database answers so
-                return []
+            now = session.scalars(select(utc_now())).one()
             rows = session.execute(
                 select(claims.c.owner, claims.c.supervisor, claims.c.pid, claims.c.beat)
                 .join(models.TrialModel, models.TrialModel.trial_id == claims.c.trial_id)
                 .where(
                     claims.c.study_id == self._study_id,
                     claims.c.supervisor != mine,
+                    claims.c.owner != HANDED_BACK,
                     models.TrialModel.state == TrialState.RUNNING,
                 )
             ).all()
             limit = timedelta(seconds=BEAT_AGE_LIMIT_SECONDS)
-            numbers = []
-            for row in rows:
-                if now - row.beat > limit or is_known_dead(row.supervisor, row.pid):
-                    numbers += self._give_back(
-                        session, claims.c.owner == row.owner, "its supervisor died"
-                    )
-        return numbers
+            dead = [
+                row.owner
+                for row in rows
+                if now - row.beat > limit or is_known_dead(row.supervisor, row.pid)
+            ]
+            return self._give_back(session, claims.c.owner.in_(dead), "its supervisor died")
 
-    def _give_back(self, session: Session, which: Any, death: str | None) -> list[int]:
+    def _give_back(self, session: Session, which: Any, death: str | None) -> GivenBack:
         rows = session.execute(
             select(models.TrialModel, claims.c.deaths)
             .join(claims, models.TrialModel.trial_id == claims.c.trial_id)
             .where(
                 which,
                 claims.c.study_id == self._study_id,
+                claims.c.owner != HANDED_BACK,
                 models.TrialModel.state == TrialState.RUNNING,
             )
             .order_by(models.TrialModel.number)
         ).all()
+        given = GivenBack([], [])
         for trial, deaths in rows:
             if death is not None and deaths >= MAX_DEATHS:
                 attrs = {OUTCOME_ATTR: outcomes.FAILED, REASON_ATTR: death}
                 self._set_attrs(session, trial.trial_id, attrs)
                 self._end(session, trial, TrialState.FAIL)
+                given.failed.append(trial.number)
                 continue
             trial.state = TrialState.WAITING
             session.execute(
                 update(claims)
                 .where(claims.c.trial_id == trial.trial_id)
-                .values(owner="", deaths=deaths + (death is not None))
+                .values(owner=HANDED_BACK, deaths=deaths + (death is not None))
             )
-        return [trial.number for trial, _ in rows]
+            given.waiting.append(trial.number)
+        return given
 
     def beat(self, supervisor: str) -> None:
         """Say that a supervisor and its workers are alive, by the database's clock."""
@@ -276,7 +304,7 @@ class Claims:
             )
 
     def foreign_running(self) -> list[int]:
-        """Numbers of RUNNING trials that no claim holds: of a program that is not ours."""
+        """Numbers of RUNNING trials that nobody of ours holds: another program runs them."""
         with session_of(self._database) as session:
             return list(
                 session.scalars(
@@ -285,16 +313,11 @@ class Claims:
                     .where(
                         models.TrialModel.study_id == self._study_id,
                         models.TrialModel.state == TrialState.RUNNING,
-                        claims.c.trial_id.is_(None),
+                        or_(claims.c.trial_id.is_(None), claims.c.owner == HANDED_BACK),
                     )
                     .order_by(models.TrialModel.number)
                 )
             )
-
-    def count_failed(self) -> int:
-        """How many trials are FAIL."""
-        with session_of(self._database) as session:
-            return self._count_by_state(session).get(TrialState.FAIL, 0)
 
     def _count_by_state(self, session: Session) -> dict[TrialState, int]:
         rows = session.execute(

@@ -4,7 +4,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from tuner.errors import StorageError
+from tuner.errors import StorageError, UsageError
 from tuner.storage.tables import metadata
 from tuner.storage.urls import redact, resolve
 
@@ -43,11 +43,13 @@ class Database:
         storage: Optuna's storage with its cache, for studies and samplers.
         backend: the same without the cache; its engine and sessions are used by this room only.
         url: as the user may see it, without password.
+        address: for another process to open, with password and absolute path.
     """
 
     storage: BaseStorage
     backend: RDBStorage
     url: str
+    address: str = field(repr=False)
 
     def close(self) -> None:
         """Close all connections."""
@@ -68,11 +70,17 @@ def open_database(address: str) -> Database:
     url = resolve(address)
     shown = redact(url.render_as_string(hide_password=True))
     if url.drivername == "sqlite":
+        url = url.set(database=str(Path(str(url.database)).absolute()))
         _prepare_sqlite_file(url)
-    with storage_errors(shown):
-        backend = _create_backend(url, shown)
-        metadata.create_all(backend.engine)
-    return Database(get_storage(backend), backend, shown)
+    try:
+        with storage_errors(shown):
+            backend = _create_backend(url, shown)
+    except TypeError as error:  # how drivers say it
+        raise UsageError(
+            f"The storage {shown} has an option that its driver does not take: {error}."
+        ) from error
+    secret = url.render_as_string(hide_password=False)
+    return Database(get_storage(backend), backend, shown, secret)
 
 
 @contextmanager
@@ -128,12 +136,17 @@ def _engine_options(url: URL) -> dict[str, Any]:
         # IMMEDIATE: a transaction that writes takes the write lock at its first write and waits
         # for it, where DEFERRED would fail at once if another one wrote after its first read.
         return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS, "isolation_level": "IMMEDIATE"}}
-    return {
+    options = {
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_pre_ping": True,
         "connect_args": {"connect_timeout": CONNECT_SECONDS},
     }
+    if url.drivername.startswith("mysql"):
+        # As PostgreSQL has it. Under MySQL's REPEATABLE READ, a beat that commits between a claim's
+        # snapshot and its write can fail the claim (innodb_snapshot_isolation).
+        options["isolation_level"] = "READ COMMITTED"
+    return options
 
 
 def _create_backend(url: URL, shown: str) -> RDBStorage:
@@ -143,6 +156,7 @@ def _create_backend(url: URL, shown: str) -> RDBStorage:
     for attempt in range(1, CREATE_ATTEMPTS + 1):
         try:
             backend = RDBStorage(template, engine_kwargs=_engine_options(url))
+            metadata.create_all(backend.engine)
             break
         except RuntimeError as error:  # Optuna's schema check
             raise StorageError(

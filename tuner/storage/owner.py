@@ -54,9 +54,15 @@ def is_known_dead(supervisor: str, worker_pid: int) -> bool:
     machine, pid, start = supervisor.rsplit("/", 2)
     if machine != _machine():
         return False
+    return not _lives(int(pid), start) and not _lives(worker_pid)
+
+
+def _lives(pid: int, start: str | None = None) -> bool:
+    """Whether a process is there, and began then; a zombie is dead, its parent only sleeps."""
     try:
-        if f"{psutil.Process(int(pid)).create_time():.2f}" == start:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
             return False
+        return start is None or f"{process.create_time():.2f}" == start
     except psutil.NoSuchProcess:
-        pass
-    return not psutil.pid_exists(worker_pid)
+        return False

@@ -1,5 +1,6 @@
 """Reading a study's progress while it runs, for the display: few rows, however many trials."""
 
+import json
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,6 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 
+from tuner import outcomes
 from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
 from tuner.storage.database import Database, session_of, storage_errors
 
@@ -63,15 +65,20 @@ class ProgressReader:
         self._watermark = -1  # every trial with an id at or below it is finished and counted
         self._settled: Counter[TrialState] = Counter()  # states of the trials at or below it
 
-    def read(self) -> StudyProgress:
-        """Read what changed since the last call."""
+    def read(self, *, describe: bool = True) -> StudyProgress:
+        """Read what changed since the last call.
+
+        Args:
+            describe: load the trials that ended, one by one; else ``new`` stays empty.
+        """
         with storage_errors(self._database.url):
             rows, new = self._changes()
             counts = self._settled + Counter(
                 state for trial_id, _, state in rows if trial_id > self._watermark
             )
             running = [number for _, number, state in rows if state == TrialState.RUNNING]
-            return StudyProgress(dict(counts), self._describe(new), self._last_values(running))
+            finished = self._describe(new) if describe else []
+            return StudyProgress(dict(counts), finished, self._last_values(running))
 
     def _changes(self) -> tuple[list[tuple[int, int, TrialState]], list[int]]:
         """Rows (id, number, state) above the old watermark, and the ids that ended since."""
@@ -100,6 +107,8 @@ class ProgressReader:
         return [_finished(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
 
     def _last_values(self, numbers: list[int]) -> list[tuple[int, int | None, float | None]]:
+        if not numbers:
+            return []
         value, trial = models.TrialIntermediateValueModel, models.TrialModel
         last_step = (
             select(value.trial_id, func.max(value.step).label("step"))
@@ -110,9 +119,14 @@ class ProgressReader:
         )
         with session_of(self._database) as session:
             found = {
-                number: (step, reported)
-                for number, step, reported in session.execute(
-                    select(trial.number, value.step, value.intermediate_value)
+                number: (step, value.stored_repr_to_intermediate_value(stored, kind))
+                for number, step, stored, kind in session.execute(
+                    select(
+                        trial.number,
+                        value.step,
+                        value.intermediate_value,
+                        value.intermediate_value_type,
+                    )
                     .join(trial, trial.trial_id == value.trial_id)
                     .join(
                         last_step,
@@ -147,3 +161,19 @@ def find_best(database: Database, study_id: int) -> FinishedTrial | None:
             return _finished(database.storage.get_best_trial(study_id))
     except ValueError:  # Optuna: no trial is complete
         return None
+
+
+def count_diverged(database: Database, study_id: int) -> int:
+    """How many of the study's trials diverged."""
+    attr, trial = models.TrialUserAttributeModel, models.TrialModel
+    with session_of(database) as session:
+        return session.scalars(
+            select(func.count())
+            .select_from(attr)
+            .join(trial, trial.trial_id == attr.trial_id)
+            .where(
+                trial.study_id == study_id,
+                attr.key == OUTCOME_ATTR,
+                attr.value_json == json.dumps(outcomes.DIVERGED),
+            )
+        ).one()

@@ -7,12 +7,13 @@ from typing import Any
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
 from tuner.seeds import draw_study_seed
-from tuner.storage.database import Database, locked_study, session_of
+from tuner.storage.database import Database, locked_study, storage_errors
+from tuner.storage.tables import claims
 from tuner.study import Snapshot
 
 DEFINITION_ATTR = "tuner:definition"
@@ -51,11 +52,12 @@ def register(
         UsageError: another definition or seed is stored under this name.
     """
     direction = StudyDirection[snapshot.direction.upper()]
-    try:
-        study_id = database.storage.create_new_study([direction], name)
-    except DuplicatedStudyError:
-        study_id = database.storage.get_study_id_from_name(name)
-    stored = [d.name.lower() for d in database.storage.get_study_directions(study_id)]
+    with storage_errors(database.url):
+        try:
+            study_id = database.storage.create_new_study([direction], name)
+        except DuplicatedStudyError:
+            study_id = database.storage.get_study_id_from_name(name)
+        stored = [d.name.lower() for d in database.storage.get_study_directions(study_id)]
     if stored != [snapshot.direction]:
         raise UsageError(
             f"The study {name!r} in {database.url} has the direction {', '.join(stored)}, and "
@@ -67,6 +69,7 @@ def register(
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
         write_study_attr(session, study_id, SEARCH_ATTR, search)
+        _forget_deleted_trials(session)
     return StudyRecord(study_id, name, kept_seed, warning)
 
 
@@ -75,11 +78,18 @@ _OTHER_NAME = (
 )
 
 
+def _forget_deleted_trials(session: Session) -> None:
+    """SQLite gives the ids of deleted trials to new ones, and other programs leave our rows."""
+    session.execute(
+        delete(claims).where(claims.c.trial_id.not_in(select(models.TrialModel.trial_id)))
+    )
+
+
 def _check_definition(session: Session, study_id: int, name: str, snapshot: Snapshot) -> str:
     stored = read_study_attr(session, study_id, DEFINITION_ATTR)
     if stored is None:
         return ""
-    before = Snapshot(**stored)
+    before = Snapshot.from_dict(stored)
     difference = snapshot.difference(before)
     if difference:
         raise UsageError(
@@ -112,12 +122,6 @@ def record_environment(
     """Keep the environment of a worker once a study; its trials name it by its hash."""
     with locked_study(database, study_id) as session:
         write_study_attr(session, study_id, ENVIRONMENT_ATTR + digest, environment)
-
-
-def read_definition(database: Database, study_id: int) -> Snapshot:
-    """The definition that `register` stored."""
-    with session_of(database) as session:
-        return Snapshot(**read_study_attr(session, study_id, DEFINITION_ATTR))
 
 
 def read_study_attr(session: Session, study_id: int, key: str) -> Any:

@@ -18,7 +18,8 @@ DRIVERS = {
     "mariadb": "mysql+pymysql",
 }
 
-_PASSWORD_IN_TEXT = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^\s]*@", re.IGNORECASE)
+_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^\s]*@", re.IGNORECASE)
+_PASSWORD_OPTION = re.compile(r"(?P<head>[?&]\w*passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
 
 
 def resolve(text: str) -> URL:
@@ -48,9 +49,14 @@ def resolve(text: str) -> URL:
             f"The storage {text!r} is a database in memory, which worker processes cannot share; "
             "name a file, for example sqlite:///tuner.db."
         )
+    if "@" in (url.host or ""):
+        raise UsageError(
+            f"The storage {redact(text)!r} has a second @ before its host; write an @ in the "
+            "password as %40."
+        )
     return url.set(drivername=driver)
 
 
 def redact(text: str) -> str:
     """The text with every password of a URL in it replaced by ``***``."""
-    return _PASSWORD_IN_TEXT.sub(r"\g<head>***@", text)
+    return _PASSWORD_OPTION.sub(r"\g<head>***", _PASSWORD.sub(r"\g<head>***@", text))
