@@ -43,6 +43,8 @@ _THREAD_VARIABLES = (
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
 )
+# TensorFlow's notes on the processor would push a worker's last words out of what is kept.
+_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 _ERRORS = {error.exit_code: error for error in (UsageError, StorageError, TooManyFailures)}
 
 
@@ -129,7 +131,7 @@ class LocalEngine:
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),
             process_group=0,
-            env={**os.environ, **threads},
+            env={**_QUIET, **os.environ, **threads},
             text=True,
             errors="replace",
         )

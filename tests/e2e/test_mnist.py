@@ -1,0 +1,92 @@
+"""The MNIST study by the command, on few digits: real Keras in real worker processes."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+from tests.conftest import ROOT, run, start, wait_until
+from tests.e2e.test_run import ENDED, has_running, state_counts, trials_of, workers_of
+
+# studies/mnist.py with 20 batches a trial instead of 1,950.
+FEW_DIGITS = f"""
+import dataclasses
+import sys
+
+sys.path.insert(0, {str(ROOT / "studies")!r})
+import mnist as study
+from mnist import direction, metric, space
+from tuner.finetune import Recipe, mnist
+
+max_step = 4
+study.task = dataclasses.replace(
+    study.task,
+    images=lambda: mnist().first(2560, 1000),
+    epochs=1,
+    report_at=(1, 2, 3, max_step),
+    base_recipe=Recipe(epochs=1),
+)
+objective, prepare = study.objective, study.prepare
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def few_digits(write_study: Callable[..., Path]) -> str:
+    return str(write_study(FEW_DIGITS, "few"))
+
+
+def test_a_run_ends_normally_without_the_test_file(
+    few_digits: str, cache: str, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(
+        ROOT / "tuner", home / "tuner", ignore=shutil.ignore_patterns("test.npz", "__pycache__")
+    )
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    done = run("--study", few_digits, "--trials", "6", "--workers", "2", "--storage", url,
+               cwd=home, TUNER_CACHE_DIR=cache)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "training the base" in done.stdout
+    assert "validation accuracy" in done.stdout
+    assert "TensorFlow" not in done.stdout + done.stderr
+    trials = trials_of(url, "few")
+    assert len(trials) == 6
+    assert all(trial.state in ENDED for trial in trials)
+    for trial in trials:
+        assert set(trial.params) == {"learning_rate", "optimizer", "init", "frozen_layers"}
+        assert set(trial.intermediate_values) <= {1, 2, 3, 4}
+        assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
+        attrs = trial.user_attrs
+        assert attrs["seconds"].keys() == {"setup", "train", "validate"}
+        assert (attrs["threads"], attrs["device"], attrs["precision"]) == (1, "CPU", "float32")
+        assert attrs["memory_mb"] > 300
+    assert len({trial.user_attrs["base_hash"] for trial in trials}) == 1
+
+
+def test_a_killed_worker_changes_no_curve(few_digits: str, cache: str, tmp_path: Path) -> None:
+    curves = []
+    for name, kill in (("calm", False), ("killed", True)):
+        path = tmp_path / f"{name}.db"
+        process = start(
+            "--study", few_digits, "--trials", "6", "--workers", "2", "--seed", "3",
+            "--sampler", "random", "--pruner", "none", "--storage", f"sqlite:///{path}",
+            TUNER_CACHE_DIR=cache,
+        )  # fmt: skip
+        if kill:
+            wait_until(has_running(path), seconds=120)
+            workers_of(process)[0].kill()
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        assert ("killed (signal 9)" in out) == kill
+        assert state_counts(f"sqlite:///{path}", "few")[TrialState.RUNNING] == 0
+        curves.append(
+            [(t.params, t.intermediate_values) for t in trials_of(f"sqlite:///{path}", "few")]
+        )
+    assert curves[0] == curves[1]

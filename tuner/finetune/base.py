@@ -1,0 +1,184 @@
+"""The pretrained base: the study's own model, trained on some of the classes, once a machine.
+
+It is kept as ``base-<hash of its recipe>.npz`` in ``$TUNER_CACHE_DIR``, so that another recipe
+never meets old weights. Workers that start together wait for the one that trains it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tuner import interrupt
+from tuner.errors import UsageError
+from tuner.finetune.images import Images
+from tuner.finetune.initialise import Weights, drawn
+from tuner.finetune.training import Engine, Plan
+
+logger = logging.getLogger("tuner.finetune")
+
+CACHE_VARIABLE = "TUNER_CACHE_DIR"
+"""Folder of the cached bases; unset: ``tuner`` in the user's cache folder."""
+
+LOCK_POLL_SECONDS = 0.5
+"""While another process trains the base, look for its end and for Ctrl-C this often."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How the base is trained; part of its file's name, so a change makes another base."""
+
+    init: str = "glorot_uniform"
+    optimizer: str = "adam"
+    """At Keras's own learning rate, which a cosine takes to zero."""
+    epochs: int = 2
+    batch_size: int = 128
+    seed: int = 0
+
+
+DEFAULT_RECIPE = Recipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class Base:
+    """The weights of the base, in the order of ``model.weights``, and their SHA-256."""
+
+    weights: Weights
+    hash: str
+
+
+def load_or_train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recipe) -> Base:
+    """The base for this model, these images and classes: from the cache, else trained and kept.
+
+    Raises:
+        UsageError: the cache folder cannot be written.
+        HandBack: somebody asked this process to stop.
+    """
+    name = f"base-{recipe_hash(engine.model, images, classes, recipe)}.npz"
+    path = cache_folder() / name
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(path.with_suffix(".lock")):
+            weights = _load(path, engine.template)
+            if weights is None:
+                weights = _train(engine, images, classes, recipe)
+                _save(path, weights)
+    except OSError as error:
+        raise UsageError(
+            f"The pretrained base cannot be kept in {path.parent} ({error.strerror or error}): set "
+            f"{CACHE_VARIABLE} to a folder that you can write."
+        ) from error
+    return Base(weights, weights_hash(weights))
+
+
+def cache_folder() -> Path:
+    """Where bases are kept: ``TUNER_CACHE_DIR``, else ``tuner`` in the user's cache folder."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner"
+
+
+def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> str:
+    """A hash of everything that decides the base's weights, 16 hexadecimal digits."""
+    config = model.to_json()
+    for index, layer in enumerate([model, *model.layers]):  # names of unnamed layers are counters
+        config = config.replace(json.dumps(layer.name), f'"{index}"')
+    parts = [
+        images.content_hash,
+        config,
+        [int(label) for label in classes],
+        dataclasses.asdict(recipe),
+        [version.split(".")[:2] for version in (keras.__version__, tf.__version__)],
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def weights_hash(weights: Weights) -> str:
+    """The SHA-256 of weights: of each its type, shape and bytes, in order."""
+    digest = hashlib.sha256()
+    for value in weights:
+        digest.update(f"{value.dtype.str}{value.shape}".encode())
+        digest.update(np.ascontiguousarray(value).tobytes())
+    return digest.hexdigest()
+
+
+def _train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
+    """Train the base, and log how well it does on the validation images of its classes."""
+    label_text = ", ".join(str(label) for label in classes)
+    logger.info("training the base on classes %s, once for this machine ...", label_text)
+    began = time.perf_counter()
+    plan = Plan(
+        rows=np.flatnonzero(np.isin(images.train_labels, classes)),
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        optimizer=keras.optimizers.get(recipe.optimizer),
+        schedule=lambda done: 0.5 + 0.5 * math.cos(math.pi * done),
+        frozen=(),
+        seed=recipe.seed,
+    )
+    run = engine.start(drawn(engine.template, recipe.init, recipe.seed), plan)
+    run.train_to(len(run.rates))
+    accuracy = 1.0 - run.validation_error(np.isin(images.validation_labels, classes))
+    weights: Weights = [weight.numpy() for weight in engine.model.weights]
+    logger.info(
+        "the base is right on %.2f %% of the validation images of classes %s (%.0f s, hash %s)",
+        100 * accuracy,
+        label_text,
+        time.perf_counter() - began,
+        weights_hash(weights)[:12],
+    )
+    return weights
+
+
+def _load(path: Path, template: Weights) -> Weights | None:
+    """The weights in ``path``; None if there is no such file, or none that fits the model."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            weights = [arrays[f"arr_{index}"] for index in range(len(template))]
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged (%s): the base is trained again", path, error)
+        return None
+    if [value.shape for value in weights] != [value.shape for value in template]:
+        logger.warning("%s does not fit the model: the base is trained again", path)
+        return None
+    return weights
+
+
+def _save(path: Path, weights: Weights) -> None:
+    """Write ``weights`` under a temporary name, then rename."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, *weights)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _locked(path: Path) -> Any:
+    """Hold the lock at ``path``; wait for another process, but not past a request to stop."""
+    lock = filelock.FileLock(path)
+    try:
+        return lock.acquire(timeout=0)
+    except filelock.Timeout:
+        logger.info("another process is training the base: waiting for it ...")
+    while True:
+        interrupt.check()
+        try:
+            return lock.acquire(timeout=LOCK_POLL_SECONDS)
+        except filelock.Timeout:
+            continue

@@ -1,0 +1,229 @@
+"""`FineTune`: what a study file declares once, and runs once a trial."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import optuna
+
+from tuner.errors import UsageError
+from tuner.finetune import base, device, seeds
+from tuner.finetune.images import Images
+from tuner.finetune.initialise import Weights, drawn, stages_from_base, with_stages
+from tuner.finetune.stages import check_stages
+from tuner.finetune.training import Engine, Plan, Run, Schedule
+from tuner.outcomes import Diverged
+
+STEPS_PER_EPOCH = 4
+"""Steps are quarter epochs: a trial that blows up is seen long before its first epoch ends."""
+
+WORST_ERROR = 1.0
+"""Reported for a trial that diverged; no trained model is worse."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class FineTune:
+    """Fine-tuning of one model on one set of images, as a task that trials run.
+
+    Making one costs nothing. The images are loaded, the model is built and the base is trained or
+    loaded by `prepare`, or by the first `run`. Later trials of the process reuse the model and the
+    compiled training; a trial's result does not depend on those before it.
+
+    Attributes:
+        images: loads the images; see `tuner.finetune.mnist`.
+        model: builds the model: from images as they are, ``(batch, height, width, channels)`` with
+            values 0 to 255, to logits ``(batch, n_classes)``. `tuner.finetune.BatchNormalization`
+            trains faster than Keras's own.
+        stages: names of the stages, from the input on. A layer belongs to the stage whose name its
+            own has before the first underscore; the other layers are the head.
+        base_classes: the classes that the pretrained base learns.
+        epochs: how often a trial sees each training image.
+        batch_size: training images a batch; an epoch leaves out a last, smaller batch.
+        report_at: the steps, in quarter epochs, after which the model is validated; the last one
+            is the end of the training.
+        base_recipe: how the base is trained.
+    """
+
+    images: Callable[[], Images]
+    model: Callable[[], keras.Model]
+    stages: Sequence[str]
+    base_classes: Sequence[int]
+    epochs: int
+    batch_size: int
+    report_at: Sequence[int]
+    base_recipe: base.Recipe = base.DEFAULT_RECIPE
+
+    def __post_init__(self) -> None:
+        steps, end = list(self.report_at), self.epochs * STEPS_PER_EPOCH
+        if steps != sorted(set(steps)) or not steps or steps[0] < 1 or steps[-1] != end:
+            raise UsageError(
+                f"report_at={tuple(steps)} must be rising steps from 1 up that end with {end}: a "
+                f"step is a quarter epoch, and there are {self.epochs} epochs."
+            )
+
+    @functools.cached_property
+    def _images(self) -> Images:
+        """The images, loaded when they are first asked for."""
+        return self.images()
+
+    @functools.cached_property
+    def _engine(self) -> Engine:
+        """Model, tensors and compiled functions of this process."""
+        if self.batch_size > len(self._images.train_labels):
+            raise UsageError(
+                f"batch_size={self.batch_size} is more than the {len(self._images.train_labels)} "
+                "training images, so that no batch can be filled: take a smaller one."
+            )
+        engine = Engine(self.model, self._images)
+        check_stages(engine.model, self.stages)
+        return engine
+
+    @functools.cached_property
+    def _base(self) -> base.Base:
+        """The pretrained base, from the cache or trained now."""
+        return base.load_or_train(self._engine, self._images, self.base_classes, self.base_recipe)
+
+    def prepare(self) -> None:
+        """Load the images, build the model, and train the base or load it.
+
+        Raises:
+            UsageError: the images, the stages or the cache folder are not usable.
+            HandBack: somebody asked this process to stop.
+        """
+        _ = self._base
+
+    def run(
+        self,
+        trial: optuna.Trial,
+        *,
+        optimizer: keras.optimizers.Optimizer,
+        init: str,
+        frozen_stages: int,
+        schedule: Schedule,
+    ) -> float:
+        """Train one configuration, reporting its validation error as it goes.
+
+        The trial's user attributes then say where and how long it trained: ``seconds`` (by phase),
+        ``device``, ``threads``, ``precision`` and ``base_hash``.
+
+        Args:
+            trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
+                number, decides all randomness.
+            optimizer: its learning rate is the peak that ``schedule`` scales.
+            init: ``"pretrained"`` or the name of a Keras initialiser; see `initialise`.
+            frozen_stages: how many stages keep the base's weights, 0 to ``len(stages)``.
+            schedule: from the fraction of the training that is done, 0 to 1, to the fraction of the
+                learning rate.
+
+        Returns:
+            The validation error after the last step: 1 - accuracy, 0 to 1.
+
+        Raises:
+            TrialPruned: the study's pruner gave the trial up.
+            Diverged: the loss is not finite, or from the second report on the model is no better
+                than guessing.
+            UsageError: ``init``, ``frozen_stages`` or the optimizer cannot be used.
+            HandBack: somebody asked this process to stop.
+        """
+        seconds = dict.fromkeys(("setup", "train", "validate"), 0.0)
+        try:
+            with _timed(seconds, "setup"):
+                plan = Plan(
+                    rows=np.arange(len(self._images.train_labels)),
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
+                    optimizer=optimizer,
+                    schedule=schedule,
+                    frozen=self._first_stages(frozen_stages),
+                    seed=seeds.trial_seed(trial),
+                )
+                training = self._engine.start(self._starting_weights(init, plan), plan)
+            error = self._follow(trial, self._curve(training, seconds))
+        except optuna.TrialPruned:
+            self._record(trial, seconds)
+            raise
+        self._record(trial, seconds)
+        return error
+
+    def _first_stages(self, count: int) -> Sequence[str]:
+        """The names of the first ``count`` stages, which are to be frozen."""
+        if not 0 <= count <= len(self.stages):
+            raise UsageError(
+                f"frozen_stages={count} is not from 0 to {len(self.stages)}, the number of stages "
+                f"({', '.join(self.stages)})."
+            )
+        return self.stages[:count]
+
+    def _starting_weights(self, init: str, plan: Plan) -> Weights:
+        """Draw the weights that ``init`` asks for, and take the others from the base."""
+        new = drawn(self._engine.template, init, plan.seed)
+        from_base = stages_from_base(init, self.stages, plan.frozen)
+        return with_stages(self._engine.model, new, self._base.weights, from_base)
+
+    def _curve(self, training: Run, seconds: dict[str, float]) -> Iterator[tuple[int, float]]:
+        """Train, and yield (step, validation error); NaN once the loss is not finite."""
+        batches_per_step = len(training.rates) / self.report_at[-1]
+        for step in self.report_at:
+            with _timed(seconds, "train"):
+                finite = training.train_to(math.ceil(step * batches_per_step))
+            with _timed(seconds, "validate"):
+                error = training.validation_error() if finite else math.nan
+            yield step, error
+
+    def _follow(self, trial: optuna.Trial, curve: Iterator[tuple[int, float]]) -> float:
+        """Report the curve to the trial; return its last value, or leave early by an exception."""
+        guessing = guessing_error(self._images.validation_labels)
+        error = math.nan
+        for count, (step, error) in enumerate(curve, start=1):
+            if math.isnan(error) or (count > 1 and error >= guessing):
+                trial.report(WORST_ERROR, step)
+                reason = (
+                    "the loss is not finite" if math.isnan(error) else "no better than guessing"
+                )
+                raise Diverged(f"Diverged by step {step}: {reason}.")
+            trial.report(error, step)
+            if step < self.report_at[-1] and trial.should_prune():
+                raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
+        return error
+
+    def _record(self, trial: optuna.Trial, seconds: dict[str, float]) -> None:
+        """Write into the trial where and how long it trained."""
+        facts = {
+            "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
+            "device": device.kind(),
+            "threads": device.threads(),
+            "precision": device.precision(),
+            "base_hash": self._base.hash,
+        }
+        for name, value in facts.items():
+            trial.set_user_attr(name, value)
+
+
+def guessing_error(labels: npt.NDArray[Any]) -> float:
+    """The error from which on a model may as well be guessing.
+
+    That is the error of always naming the largest class, less three standard errors of its share:
+    a model that has learnt nothing stays above it in 999 of 1,000 validations.
+
+    Args:
+        labels: of the validation images, (n_validation,).
+    """
+    share = float(np.bincount(labels).max()) / len(labels)
+    return 1.0 - share - 3.0 * math.sqrt(share * (1.0 - share) / len(labels))
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the time that the block takes to ``seconds[phase]``."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds[phase] += time.perf_counter() - began
