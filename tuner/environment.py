@@ -5,9 +5,8 @@ import json
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
-from tuner.machine import count_cores, memory_bytes
+from tuner.machine import count_cores, cpu_model, memory_bytes
 
 PACKAGES = ("tuner", "optuna", "tensorflow", "keras", "numpy", "sqlalchemy")
 
@@ -20,7 +19,7 @@ def describe() -> dict[str, str | int | float]:
         "commit": _commit(),
         "host": platform.node(),
         "system": platform.platform(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": count_cores(),
         "memory_gb": round(memory_bytes() / 1e9, 1),
     }
@@ -51,16 +50,3 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
-    keys = ("model name", "cpu family", "model", "stepping")
-    return " / ".join(fields[key] for key in keys if key in fields) or platform.machine()

@@ -1,6 +1,7 @@
 """What this machine has for us: cores and memory, as limited by containers and affinity."""
 
 import os
+import platform
 from pathlib import Path
 
 import psutil
@@ -44,9 +45,27 @@ def _read(name: str) -> str:
         return ""
 
 
-def resident_megabytes() -> int:
-    """Memory that this process holds now, in MB: a leak shows from trial to trial."""
-    return round(float(psutil.Process().memory_info().rss) / 1e6)
+def own_megabytes() -> int:
+    """Memory that only this process holds now, in MB: a leak shows from trial to trial.
+
+    Mapped files, which workers share and the system may drop, are left out where that is known.
+    """
+    memory = psutil.Process().memory_info()
+    return round(float(memory.rss - getattr(memory, "shared", 0)) / 1e6)
+
+
+def cpu_model() -> str:
+    """The processor's name, family, model and stepping: results are the same bits on one model."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    keys = ("model name", "cpu family", "model", "stepping")
+    return " / ".join(fields[key] for key in keys if key in fields) or platform.machine()
 
 
 def oom_kills() -> int:

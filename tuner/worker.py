@@ -12,7 +12,7 @@ from optuna.pruners import _filter_study
 from optuna.trial import TrialState
 
 from tuner import environment, interrupt, log, outcomes
-from tuner.machine import resident_megabytes
+from tuner.machine import own_megabytes
 from tuner.search import SearchContext, make_pruner, make_sampler
 from tuner.seeds import trial_seed
 from tuner.storage import (
@@ -143,7 +143,7 @@ class Worker:
             "worker": self._assignment.worker,
             "host": self._owner.host,
             "environment": self._environment,
-            "memory_mb": resident_megabytes(),
+            "memory_mb": own_megabytes(),
             OUTCOME_ATTR: ending.outcome,
         }
         if ending.reason:

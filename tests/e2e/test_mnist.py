@@ -67,6 +67,7 @@ def test_a_run_ends_normally_without_the_test_file(
         assert attrs["seconds"].keys() == {"setup", "train", "validate"}
         assert (attrs["threads"], attrs["device"], attrs["precision"]) == (1, "CPU", "float32")
         assert attrs["memory_mb"] > 300
+        assert attrs["cached_features"] == (trial.params["frozen_layers"] >= 2)
     assert len({trial.user_attrs["base_hash"] for trial in trials}) == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from tuner import interrupt
 from tuner.errors import UsageError
-from tuner.finetune import Recipe, base
+from tuner.finetune import Recipe, base, cache
 from tuner.finetune.training import Engine
 
 RECIPE = Recipe(epochs=1)
@@ -60,7 +60,7 @@ def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
     for weight, value in zip(engine.model.weights, made.weights, strict=True):
         weight.assign(value)
     among = np.isin(digits.validation_labels, CLASSES)
-    error = engine.validation_error(among)
+    error = engine.whole.validation_error(among)
     assert error <= 0.01
     assert f"right on {100 * (1 - error):.2f} % of the validation images" in log.text
 
@@ -132,7 +132,7 @@ def test_waits_for_another_process_and_says_so(engine, few, locked, log):
     timer = threading.Timer(1.0, locked.set)
     timer.start()
     base.load_or_train(engine, few, CLASSES, RECIPE)
-    assert log.messages[0] == "another process is training the base: waiting for it ..."
+    assert log.messages[0] == "another process is making the base: waiting for it ..."
 
 
 def test_ctrl_c_ends_the_wait(engine, few, locked):
@@ -144,7 +144,7 @@ def test_ctrl_c_ends_the_wait(engine, few, locked):
 def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("TUNER_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert base.cache_folder() == tmp_path / "tuner"
+    assert cache.folder() == tmp_path / "tuner"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert base.cache_folder() == tmp_path / ".cache" / "tuner"
+    assert cache.folder() == tmp_path / ".cache" / "tuner"

@@ -23,7 +23,7 @@ from tuner.outcomes import Diverged
 
 from .curves import CONFIGURATIONS, curve
 
-FACTS = {"seconds", "device", "threads", "precision", "base_hash"}
+FACTS = {"seconds", "device", "threads", "precision", "base_hash", "cached_features"}
 
 
 def _run(task, trial, *, optimizer=None, init="pretrained", frozen=0, schedule=lambda done: 1.0):

@@ -9,31 +9,23 @@ import hashlib
 import json
 import logging
 import math
-import os
 import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import filelock
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tuner import interrupt
 from tuner.errors import UsageError
+from tuner.finetune import cache
 from tuner.finetune.images import Images
-from tuner.finetune.initialise import Weights, drawn
+from tuner.finetune.initialise import drawn
 from tuner.finetune.training import Engine, Plan
+from tuner.finetune.weights import Weights, weights_hash
 
 logger = logging.getLogger("tuner.finetune")
-
-CACHE_VARIABLE = "TUNER_CACHE_DIR"
-"""Folder of the cached bases; unset: ``tuner`` in the user's cache folder."""
-
-LOCK_POLL_SECONDS = 0.5
-"""While another process trains the base, look for its end and for Ctrl-C this often."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +59,10 @@ def load_or_train(engine: Engine, images: Images, classes: Sequence[int], recipe
         HandBack: somebody asked this process to stop.
     """
     name = f"base-{recipe_hash(engine.model, images, classes, recipe)}.npz"
-    path = cache_folder() / name
+    path = cache.folder() / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(path.with_suffix(".lock")):
+        with cache.locked(path, "the base"):
             weights = _load(path, engine.template)
             if weights is None:
                 weights = _train(engine, images, classes, recipe)
@@ -78,16 +70,9 @@ def load_or_train(engine: Engine, images: Images, classes: Sequence[int], recipe
     except OSError as error:
         raise UsageError(
             f"The pretrained base cannot be kept in {path.parent} ({error.strerror or error}): set "
-            f"{CACHE_VARIABLE} to a folder that you can write."
+            f"{cache.CACHE_VARIABLE} to a folder that you can write."
         ) from error
     return Base(weights, weights_hash(weights))
-
-
-def cache_folder() -> Path:
-    """Where bases are kept: ``TUNER_CACHE_DIR``, else ``tuner`` in the user's cache folder."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner"
 
 
 def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> str:
@@ -103,15 +88,6 @@ def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], reci
         [version.split(".")[:2] for version in (keras.__version__, tf.__version__)],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def weights_hash(weights: Weights) -> str:
-    """The SHA-256 of weights: of each its type, shape and bytes, in order."""
-    digest = hashlib.sha256()
-    for value in weights:
-        digest.update(f"{value.dtype.str}{value.shape}".encode())
-        digest.update(np.ascontiguousarray(value).tobytes())
-    return digest.hexdigest()
 
 
 def _train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
@@ -159,26 +135,8 @@ def _load(path: Path, template: Weights) -> Weights | None:
 
 
 def _save(path: Path, weights: Weights) -> None:
-    """Write ``weights`` under a temporary name, then rename."""
-    temporary = path.with_suffix(".tmp")
-    try:
+    def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.savez(file, *weights)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
-
-def _locked(path: Path) -> Any:
-    """Hold the lock at ``path``; wait for another process, but not past a request to stop."""
-    lock = filelock.FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except filelock.Timeout:
-        logger.info("another process is training the base: waiting for it ...")
-    while True:
-        interrupt.check()
-        try:
-            return lock.acquire(timeout=LOCK_POLL_SECONDS)
-        except filelock.Timeout:
-            continue
+    cache.write(path, fill)

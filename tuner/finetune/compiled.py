@@ -10,8 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tuner.finetune.images import Images
-from tuner.finetune.initialise import Weights
+from tuner.finetune.weights import Weights
 
 VALIDATION_BATCH = 250
 """Images a batch in validation: 100 to 1,000 take the same time, and more take more memory."""
@@ -38,8 +37,14 @@ def random_states(model: keras.Model) -> list[Any]:
     return [variable for variable in model.variables if id(variable) not in weights]
 
 
-def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer) -> Loop:
-    """Compile the training of the weights that are trainable now."""
+def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, kind: Any) -> Loop:
+    """Compile the training of the weights that are trainable now.
+
+    Args:
+        model: from images, or from features of them, to logits.
+        optimizer: a new one; it is built on these weights.
+        kind: the type of the images or features.
+    """
     weights = model.trainable_variables
     optimizer.build(weights)
     fresh = [variable.numpy() for variable in optimizer.variables]
@@ -76,10 +81,7 @@ def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer) 
         return total
 
     signature = [
-        (
-            tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8),
-            tf.TensorSpec((None,), tf.int32),
-        ),
+        (tf.TensorSpec((None, *model.input_shape[1:]), kind), tf.TensorSpec((None,), tf.int32)),
         tf.TensorSpec((None, None), tf.int32),
         tf.TensorSpec((None,), tf.float32),
         tf.TensorSpec((None,), tf.int64),
@@ -89,7 +91,7 @@ def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer) 
     return Loop(optimizer, function.get_concrete_function(), fresh)
 
 
-def compile_statistics(model: keras.Model) -> Callable[..., Any]:
+def compile_statistics(model: keras.Model, kind: Any) -> Callable[..., Any]:
     """Compile ``images -> None`` for the layers that are trainable now."""
     norms = [
         layer
@@ -106,7 +108,7 @@ def compile_statistics(model: keras.Model) -> Callable[..., Any]:
         for layer, momentum in zip(norms, momenta, strict=True):
             layer.momentum = momentum
 
-    signature = [tf.TensorSpec((None, *model.input_shape[1:]), tf.uint8)]
+    signature = [tf.TensorSpec((None, *model.input_shape[1:]), kind)]
     function = tf.function(take_statistics, signature, autograph=False, jit_compile=False)
     compiled: Callable[..., Any] = function.get_concrete_function()
     return compiled
@@ -121,9 +123,14 @@ def _flat_layers(model: Any) -> Iterator[Any]:
             yield layer
 
 
-def compile_validation(model: keras.Model, images: Images) -> Callable[..., Any]:
-    """Compile ``(images, labels) -> how many labels the model gets right``."""
-    size = len(images.validation_labels)
+def compile_validation(model: keras.Model, images: Any) -> Callable[..., Any]:
+    """Compile ``(images, labels) -> how many labels the model gets right``.
+
+    Args:
+        model: from images, or from features of them, to logits.
+        images: all validation images or features: their shape and type count.
+    """
+    size = len(images)
 
     def count_correct(images: Any, labels: Any) -> Any:
         def body(start: Any, correct: Any) -> tuple[Any, Any]:
@@ -134,7 +141,7 @@ def compile_validation(model: keras.Model, images: Images) -> Callable[..., Any]
         return tf.while_loop(lambda start, _: start < size, body, (0, 0))[1]
 
     signature = [
-        tf.TensorSpec(images.validation_images.shape, tf.uint8),
+        tf.TensorSpec(images.shape, images.dtype),
         tf.TensorSpec((size,), tf.int32),
     ]
     function = tf.function(count_correct, signature, autograph=False, jit_compile=False)

@@ -22,13 +22,11 @@ import numpy.typing as npt
 from tuner.errors import UsageError
 from tuner.finetune import seeds
 from tuner.finetune.stages import weights_of
+from tuner.finetune.weights import Weights
 
 PRETRAINED = "pretrained"
 HEAD_OF_PRETRAINED = "glorot_uniform"
 """Draws the head when all stages come from the base: Keras's default for dense layers."""
-
-Weights = list[npt.NDArray[Any]]
-"""Values in the order of ``model.weights``."""
 
 
 def stages_from_base(init: str, stages: Sequence[str], frozen: Sequence[str]) -> Sequence[str]:

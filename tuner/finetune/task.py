@@ -16,9 +16,10 @@ import optuna
 from tuner.errors import UsageError
 from tuner.finetune import base, device, seeds
 from tuner.finetune.images import Images
-from tuner.finetune.initialise import Weights, drawn, stages_from_base, with_stages
+from tuner.finetune.initialise import drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages
 from tuner.finetune.training import Engine, Plan, Run, Schedule
+from tuner.finetune.weights import Weights
 from tuner.outcomes import Diverged
 
 STEPS_PER_EPOCH = 4
@@ -111,7 +112,8 @@ class FineTune:
         """Train one configuration, reporting its validation error as it goes.
 
         The trial's user attributes then say where and how long it trained: ``seconds`` (by phase),
-        ``device``, ``threads``, ``precision`` and ``base_hash``.
+        ``device``, ``threads``, ``precision``, ``base_hash`` and ``cached_features`` (whether it
+        trained on stored outputs of its frozen stages).
 
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
@@ -133,23 +135,23 @@ class FineTune:
             HandBack: somebody asked this process to stop.
         """
         seconds = dict.fromkeys(("setup", "train", "validate"), 0.0)
+        with _timed(seconds, "setup"):
+            plan = Plan(
+                rows=np.arange(len(self._images.train_labels)),
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                optimizer=optimizer,
+                schedule=schedule,
+                frozen=self._first_stages(frozen_stages),
+                seed=seeds.trial_seed(trial),
+            )
+            training = self._engine.start(self._starting_weights(init, plan), plan)
         try:
-            with _timed(seconds, "setup"):
-                plan = Plan(
-                    rows=np.arange(len(self._images.train_labels)),
-                    epochs=self.epochs,
-                    batch_size=self.batch_size,
-                    optimizer=optimizer,
-                    schedule=schedule,
-                    frozen=self._first_stages(frozen_stages),
-                    seed=seeds.trial_seed(trial),
-                )
-                training = self._engine.start(self._starting_weights(init, plan), plan)
             error = self._follow(trial, self._curve(training, seconds))
         except optuna.TrialPruned:
-            self._record(trial, seconds)
+            self._record(trial, training, seconds)
             raise
-        self._record(trial, seconds)
+        self._record(trial, training, seconds)
         return error
 
     def _first_stages(self, count: int) -> Sequence[str]:
@@ -193,7 +195,7 @@ class FineTune:
                 raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
         return error
 
-    def _record(self, trial: optuna.Trial, seconds: dict[str, float]) -> None:
+    def _record(self, trial: optuna.Trial, training: Run, seconds: dict[str, float]) -> None:
         """Write into the trial where and how long it trained."""
         facts = {
             "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
@@ -201,6 +203,7 @@ class FineTune:
             "threads": device.threads(),
             "precision": device.precision(),
             "base_hash": self._base.hash,
+            "cached_features": training.reads is not self._engine.whole,
         }
         for name, value in facts.items():
             trial.set_user_attr(name, value)

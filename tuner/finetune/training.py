@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tuner import interrupt
 from tuner.errors import UsageError
-from tuner.finetune import seeds
+from tuner.finetune import features, seeds
 from tuner.finetune.compiled import (
     Loop,
     compile_statistics,
@@ -27,8 +27,8 @@ from tuner.finetune.compiled import (
     random_states,
 )
 from tuner.finetune.images import Images
-from tuner.finetune.initialise import Weights
-from tuner.finetune.stages import freeze
+from tuner.finetune.stages import freeze, weights_of
+from tuner.finetune.weights import Weights, weights_hash
 
 PIECE_BATCHES = 32
 """Batches a call of the compiled loop: about 2 s on one core, the longest that Ctrl-C waits."""
@@ -77,12 +77,46 @@ class Plan:
         return len(self.rows) // self.batch_size
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inputs:
+    """What a training reads, and the part of the model that reads it.
+
+    Attributes:
+        name: tells it from others within a process.
+        model: the whole model, or what is behind the frozen stages.
+        train_images: uint8 images or features, (n_train, ...).
+        validation_images: likewise, (n_validation, ...).
+        validation_labels: (n_validation,).
+        count_correct: the compiled validation.
+    """
+
+    name: str
+    model: keras.Model
+    train_images: Any
+    validation_images: Any
+    validation_labels: npt.NDArray[Any]
+    count_correct: Callable[..., Any]
+
+    def validation_error(self, among: npt.NDArray[np.bool_] | None = None) -> float:
+        """The share of validation images that the model gets wrong, 0 to 1.
+
+        Args:
+            among: a mask (n_validation,): count these images only.
+        """
+        labels, count = self.validation_labels, len(self.validation_labels)
+        if among is not None:
+            labels, count = np.where(among, labels, -1), int(among.sum())  # no model says -1
+        correct = int(self.count_correct(self.validation_images, tf.constant(labels)))
+        return 1.0 - correct / count
+
+
 @dataclasses.dataclass(eq=False)
 class Run:
     """One training from its first batch on.
 
     Attributes:
         engine: whose model is trained; it serves one run at a time.
+        reads: what the training reads: the images, or features of the frozen stages.
         loop: the compiled training.
         plan: how it goes.
         rates: learning rate of every batch, (n_batches,).
@@ -90,6 +124,7 @@ class Run:
     """
 
     engine: "Engine"
+    reads: Inputs
     loop: Loop
     plan: Plan
     rates: npt.NDArray[np.float32]
@@ -113,7 +148,7 @@ class Run:
             count = min(PIECE_BATCHES, batch - self.batch, per_epoch - offset)
             order = seeds.epoch_batches(plan.rows, plan.batch_size, plan.seed, epoch)
             loss = self.loop.train(
-                self.engine.train_data,
+                (self.reads.train_images, self.engine.train_labels),
                 tf.constant(order[offset : offset + count]),
                 tf.constant(self.rates[self.batch : self.batch + count]),
                 tf.constant(self._dropout_seeds()),
@@ -135,13 +170,13 @@ class Run:
         """
         rows = self.plan.rows
         spread = np.linspace(0, len(rows) - 1, min(STATISTICS_IMAGES, len(rows))).astype(np.int32)
-        images = tf.gather(self.engine.train_data[0], rows[spread])
-        self.engine.take_statistics(self.plan.frozen)(images)
-        return self.engine.validation_error(among)
+        images = tf.gather(self.reads.train_images, rows[spread])
+        self.engine.take_statistics(self.reads)(images)
+        return self.reads.validation_error(among)
 
     def _dropout_seeds(self) -> npt.NDArray[np.int64]:
         """One seed for each random layer of the model."""
-        count = len(random_states(self.engine.model))
+        count = len(random_states(self.reads.model))
         derived = [seeds.derive(self.plan.seed, seeds.DROPOUT, index) for index in range(count)]
         return np.array(derived, dtype=np.int64)
 
@@ -159,12 +194,17 @@ class Engine:
     def __init__(self, build_model: Callable[[], keras.Model], images: Images) -> None:
         self.model = build_model()
         self.template: Weights = [weight.numpy() for weight in self.model.weights]
-        self.train_data = (tf.constant(images.train_images), tf.constant(images.train_labels))
-        self._validation_images = tf.constant(images.validation_images)
-        self._validation_labels = images.validation_labels
-        self._count_correct = compile_validation(self.model, images)
+        self.train_labels = tf.constant(images.train_labels)
+        self._images = images
+        self.whole = self._inputs_of(
+            "images",
+            self.model,
+            tf.constant(images.train_images),
+            tf.constant(images.validation_images),
+        )
+        self._features: dict[str, Inputs] = {}
         self._loops: dict[str, Loop] = {}
-        self._take_statistics: dict[tuple[str, ...], Callable[..., Any]] = {}
+        self._take_statistics: dict[str, Callable[..., Any]] = {}
 
     def start(self, weights: Weights, plan: Plan) -> Run:
         """Begin a training: everything that a former one left behind is set anew.
@@ -173,45 +213,58 @@ class Engine:
             weights: to start from, in the order of ``model.weights``.
             plan: how the training goes.
         """
-        loop = self._loop(plan.optimizer, plan.frozen)
         for variable, value in zip(self.model.weights, weights, strict=True):
             variable.assign(value)
+        freeze(self.model, plan.frozen)
+        reads = self._inputs(plan.frozen)
+        loop = self._loop(plan.optimizer, reads)
         for variable, value in zip(loop.optimizer.variables, loop.fresh, strict=True):
             variable.assign(value)
         total = plan.epochs * plan.batches_per_epoch
         peak = _peak_rate(plan.optimizer)
         rates = [peak * plan.schedule((batch + 0.5) / total) for batch in range(total)]
-        return Run(self, loop, plan, np.array(rates, dtype=np.float32))
+        return Run(self, reads, loop, plan, np.array(rates, dtype=np.float32))
 
-    def validation_error(self, among: npt.NDArray[np.bool_] | None = None) -> float:
-        """The share of validation images that the model gets wrong, 0 to 1.
-
-        Args:
-            among: a mask (n_validation,): count these images only.
-        """
-        labels, count = self._validation_labels, len(self._validation_labels)
-        if among is not None:
-            labels, count = np.where(among, labels, -1), int(among.sum())  # no model says -1
-        correct = int(self._count_correct(self._validation_images, tf.constant(labels)))
-        return 1.0 - correct / count
-
-    def take_statistics(self, frozen: Sequence[str]) -> Callable[..., Any]:
-        """``images -> None``: sets the batch statistics of the stages that are not ``frozen``."""
-        key = tuple(frozen)
+    def take_statistics(self, reads: Inputs) -> Callable[..., Any]:
+        """``images -> None``: sets the batch statistics of the stages that are not frozen now."""
+        key = f"{reads.name} {self._frozen()}"
         if key not in self._take_statistics:
-            freeze(self.model, frozen)
-            self._take_statistics[key] = compile_statistics(self.model)
+            kind = reads.train_images.dtype
+            self._take_statistics[key] = compile_statistics(reads.model, kind)
         return self._take_statistics[key]
 
-    def _loop(self, optimizer: keras.optimizers.Optimizer, frozen: Sequence[str]) -> Loop:
-        """The compiled training for this optimizer and these frozen stages, made once."""
+    def _inputs(self, frozen: Sequence[str]) -> Inputs:
+        """What to read when these stages are frozen, with the weights that they have now."""
+        held = weights_hash([weight.numpy() for weight in weights_of(self.model, frozen)])
+        name = f"features {self._frozen()} {held}"
+        if name not in self._features:
+            found = features.load_or_compute(self.model, frozen, self._images)
+            self._features[name] = (
+                self._inputs_of(name, found.tail, found.train, found.validation)
+                if found
+                else self.whole
+            )
+        return self._features[name]
+
+    def _inputs_of(self, name: str, model: keras.Model, train: Any, validation: Any) -> Inputs:
+        labels = self._images.validation_labels
+        count_correct = compile_validation(model, validation)
+        return Inputs(name, model, train, validation, labels, count_correct)
+
+    def _frozen(self) -> str:
+        """Names of the layers that do not train now."""
+        return " ".join(layer.name for layer in self.model.layers if not layer.trainable)
+
+    def _loop(self, optimizer: keras.optimizers.Optimizer, reads: Inputs) -> Loop:
+        """The compiled training for this optimizer and the layers frozen now, made once."""
         config = optimizer.get_config()
         del config["learning_rate"], config["name"]  # a variable in the graph; a running number
-        key = json.dumps([repr(type(optimizer)), config, list(frozen)], default=repr)
+        parts = [repr(type(optimizer)), config, reads.name, self._frozen()]
+        key = json.dumps(parts, default=repr)
         if key not in self._loops:
-            freeze(self.model, frozen)
             Engine.compiled += 1
-            self._loops[key] = compile_training(self.model, optimizer)
+            kind = reads.train_images.dtype
+            self._loops[key] = compile_training(reads.model, optimizer, kind)
         return self._loops[key]
 
 

@@ -1,0 +1,175 @@
+"""Features of frozen stages: exactly what the frozen model computes, kept within bounds."""
+
+import dataclasses
+import os
+import time
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from tuner.errors import UsageError
+from tuner.finetune import BatchNormalization, cache, features
+from tuner.finetune.stages import freeze
+from tuner.finetune.training import Engine, Plan
+
+SEED = 5
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def weights(task):
+    """The base's, from the session's cache: made before a test takes a folder of its own."""
+    return task._base.weights
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return digits.first(2570, 1010)  # no multiple of a batch, nor of 64
+
+
+def plan(frozen, optimizer=None):
+    rows = np.arange(2570)
+    chosen = optimizer or keras.optimizers.Adam(0.003)
+    return Plan(rows, 1, 128, chosen, lambda done: 1.0 - done, frozen, SEED)
+
+
+def losses_and_errors(engine, weights, frozen):
+    """The sum of losses of each piece and the validation error after it, bit for bit."""
+    run = engine.start(weights, plan(frozen))
+    train, losses, errors = run.loop.train, [], []
+
+    def spy(*arguments):
+        losses.append(float(train(*arguments)))
+        return losses[-1]
+
+    run.loop = dataclasses.replace(run.loop, train=spy)
+    for batch in (1, 2, 7, 20):
+        assert run.train_to(batch)
+        errors.append(run.validation_error())
+    return losses, errors, run
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_training_on_features_is_training_behind_frozen_stages(
+    count, weights, study_file, few, folder, monkeypatch
+):
+    stages = study_file.STAGES[:count]
+    with_features = Engine(study_file.build_model, few)
+    cached = losses_and_errors(with_features, weights, stages)
+    assert len(list(folder.glob("features-*.npy"))) == 1
+    monkeypatch.setattr(features, "load_or_compute", lambda *_: None)
+    without = Engine(study_file.build_model, few)
+    plain = losses_and_errors(without, weights, stages)
+    assert cached[2].reads.model is not with_features.model
+    assert plain[2].reads is without.whole
+    assert cached[0] == plain[0]
+    assert cached[1] == plain[1]
+    for one, other in zip(with_features.model.weights, without.model.weights, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_features_are_computed_once_and_then_mapped(weights, study_file, few, folder, caplog):
+    caplog.set_level("INFO", logger="tuner.finetune")
+    stages = study_file.STAGES[:3]
+    for _ in range(2):
+        Engine(study_file.build_model, few).start(weights, plan(stages))
+    assert caplog.text.count("computing features of the frozen stages conv1, conv2, conv3") == 1
+    other = [weight + 0.01 for weight in weights]
+    Engine(study_file.build_model, few).start(other, plan(stages))
+    assert caplog.text.count("computing features") == 2
+    assert len(list(folder.glob("features-*.npy"))) == 2
+    assert not list(folder.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "another shape"])
+def test_damaged_features_are_computed_again(damage, weights, study_file, few, folder, caplog):
+    stages = study_file.STAGES[:2]
+    good = losses_and_errors(Engine(study_file.build_model, few), weights, stages)
+    (path,) = folder.glob("features-*.npy")
+    content = path.read_bytes()
+    if damage == "another shape":
+        np.save(path, np.zeros((3, 7, 7, 64), np.float32))
+    else:
+        path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
+    again = losses_and_errors(Engine(study_file.build_model, few), weights, stages)
+    assert "computed again" in caplog.text
+    assert path.read_bytes() == content
+    assert again[:2] == good[:2]
+
+
+def test_the_longest_unused_features_go_when_the_bound_is_reached(folder, monkeypatch):
+    monkeypatch.setenv("TUNER_CACHE_GB", "0.000003")  # 3 kB
+    for age, name in enumerate(("new", "middle", "old")):
+        file = folder / f"features-{name}.npy"
+        file.write_bytes(b"x" * 1000)
+        os.utime(file, (time.time() - 100 * age,) * 2)
+    (folder / "base-1.npz").write_bytes(b"x" * 5000)
+    assert cache.make_room("features-*.npy", 1500)
+    assert {file.name for file in folder.iterdir()} == {"features-new.npy", "base-1.npz"}
+    assert not cache.make_room("features-*.npy", 3001)
+    assert (folder / "features-new.npy").exists()
+
+
+def test_without_room_the_training_goes_on_without_features(
+    weights, study_file, few, folder, monkeypatch, caplog
+):
+    caplog.set_level("INFO", logger="tuner.finetune")
+    monkeypatch.setenv("TUNER_CACHE_GB", "0")
+    engine = Engine(study_file.build_model, few)
+    run = engine.start(weights, plan(study_file.STAGES[:3]))
+    assert run.reads is engine.whole
+    assert "TUNER_CACHE_GB" in caplog.text
+    assert not list(folder.glob("features-*.npy"))
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
+def test_a_wrong_bound_is_a_sentence(text, monkeypatch):
+    monkeypatch.setenv("TUNER_CACHE_GB", text)
+    with pytest.raises(UsageError, match="TUNER_CACHE_GB"):
+        cache.bound_bytes()
+
+
+def a_model(*between):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            layers.Conv2D(4, 3, name="conv1"),
+            *between,
+            layers.Conv2D(4, 3, name="conv2"),
+            layers.ReLU(name="conv2_relu"),
+            layers.Flatten(name="flatten"),
+            layers.Dense(2, name="logits"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("between", "cut"),
+    [
+        ([], 3),
+        ([BatchNormalization(name="conv1_norm")], 4),
+        ([layers.MaxPooling2D(name="pool")], 4),
+        ([layers.Dropout(0.1, name="conv1_dropout")], None),
+        ([layers.RandomFlip(name="flip")], None),
+        ([layers.BatchNormalization(name="norm")], None),  # of no stage: it trains
+    ],
+)
+def test_only_still_stages_are_replaced(between, cut):
+    model = a_model(*between)
+    freeze(model, ("conv1", "conv2"))
+    assert features.last_still_layer(model, ("conv1", "conv2")) == cut
+    assert features.last_still_layer(model, ("conv1",)) is None
+
+
+def test_a_model_that_is_no_chain_is_left_alone():
+    chain = a_model()
+    model = keras.Model(chain.inputs, chain.outputs)
+    freeze(model, ("conv1", "conv2"))
+    assert features.last_still_layer(model, ("conv1", "conv2")) is None

@@ -1,0 +1,116 @@
+"""The folder of what is computed once a machine: its place, one writer at a time, its bound."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import filelock
+
+from tuner import interrupt
+from tuner.errors import UsageError
+
+logger = logging.getLogger("tuner.finetune")
+
+CACHE_VARIABLE = "TUNER_CACHE_DIR"
+"""Folder of the cache; unset: ``tuner`` in the user's cache folder."""
+
+BOUND_VARIABLE = "TUNER_CACHE_GB"
+DEFAULT_BOUND_GB = 5.0
+"""Features of frozen stages may take this much; MNIST's study takes 1.5 GB."""
+
+SPARE_BYTES = 500_000_000
+"""Disk that is left free: the database and the system need some."""
+
+LOCK_POLL_SECONDS = 0.5
+"""While another process holds a lock, look for its end and for Ctrl-C this often."""
+
+
+def folder() -> Path:
+    """``TUNER_CACHE_DIR``, else ``tuner`` in the user's cache folder."""
+    if chosen := os.environ.get(CACHE_VARIABLE):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner"
+
+
+@contextlib.contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Be the only process that makes ``path``; wait for another one, but not past a stop.
+
+    Args:
+        path: of the file; the lock lies beside it.
+        what: that is made, for the line that says what is waited for.
+
+    Raises:
+        HandBack: somebody asked this process to stop.
+    """
+    lock = filelock.FileLock(path.with_suffix(".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        logger.info("another process is making %s: waiting for it ...", what)
+        _acquire_patiently(lock)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire_patiently(lock: filelock.BaseFileLock) -> None:
+    while True:
+        interrupt.check()
+        with contextlib.suppress(filelock.Timeout):
+            lock.acquire(timeout=LOCK_POLL_SECONDS)
+            return
+
+
+def write(path: Path, fill: Callable[[Path], None]) -> None:
+    """Let ``fill`` write a temporary file, which then gets its name."""
+    temporary = path.with_suffix(".tmp")
+    try:
+        fill(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def bound_bytes() -> int:
+    """How much the features may take.
+
+    Raises:
+        UsageError: ``TUNER_CACHE_GB`` is not a number from 0.
+    """
+    text = os.environ.get(BOUND_VARIABLE) or str(DEFAULT_BOUND_GB)
+    try:
+        bound = float(text)
+    except ValueError:
+        bound = -1.0
+    if not 0.0 <= bound < float("inf"):
+        raise UsageError(f"{BOUND_VARIABLE}={text!r} is not a number of gigabytes from 0.")
+    return int(bound * 1e9)
+
+
+def make_room(pattern: str, size: int) -> bool:
+    """Delete the longest unused files that match, until ``size`` more bytes are within the bound.
+
+    A process that still reads a deleted file keeps its content until it ends.
+
+    Returns:
+        False if that much is never allowed, or the disk is too full; then nothing is deleted.
+    """
+    place = folder()
+    files = sorted(place.glob(pattern), key=lambda file: file.stat().st_mtime)
+    taken = sum(file.stat().st_size for file in files)
+    gone = []
+    while files and taken + size > bound_bytes():
+        gone.append(files.pop(0))
+        taken -= gone[-1].stat().st_size
+    freed = sum(file.stat().st_size for file in gone)
+    if taken + size > bound_bytes() or shutil.disk_usage(place).free + freed < size + SPARE_BYTES:
+        return False
+    for file in gone:
+        logger.info("removing %s from the cache: the longest unused", file.name)
+        file.unlink(missing_ok=True)
+    return True
