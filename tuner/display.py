@@ -1,7 +1,6 @@
 """What a person sees while trials run: a live panel on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Protocol, Self
 
 from optuna.trial import TrialState
@@ -109,12 +108,7 @@ class Display(Protocol):
     def __enter__(self) -> Self:
         """Begin."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the terminal as it was found, with a readable last state."""
 
     def note(self, text: str) -> None:
@@ -133,12 +127,7 @@ class PlainDisplay:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return None
 
     def note(self, text: str) -> None:
@@ -184,12 +173,7 @@ class LiveDisplay:
         self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
 
     def note(self, text: str) -> None:

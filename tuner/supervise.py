@@ -175,7 +175,7 @@ class Supervisor:
             self._next_reap = now + REAP_SECONDS
             self._reap()
         self._read()
-        if not self.engine.alive and not self._is_done():
+        if not (self.engine.alive or self._is_done() or self.signals.received):
             raise TunerError(
                 f"All workers ended with {self.board.ended} of {self.board.target} trials done; "
                 "run the same command again to go on."
@@ -190,6 +190,8 @@ class Supervisor:
 
     def _bury(self, gone: Gone) -> None:
         """A worker ended: give its trial back, and put another in its place."""
+        if self.signals.received:
+            return  # the end has begun, and gives everything back
         # One that ends in good order has nothing left: with a trial, even exit code 0 is a death.
         death = gone.death or "exited with code 0"
         given = self.claims.hand_back(gone.owner, death=death)

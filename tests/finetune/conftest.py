@@ -6,8 +6,6 @@ os.environ.setdefault("TUNER_THREADS", "1")  # before TensorFlow starts
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import dataclasses
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import optuna
@@ -16,7 +14,7 @@ import pytest
 from tuner import interrupt
 from tuner.finetune import FineTune, Recipe, mnist
 
-ROOT = Path(__file__).parents[2]
+from .curves import load_study_file
 
 
 @pytest.fixture(scope="session")
@@ -31,10 +29,7 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def study_file() -> ModuleType:
     """The study file as the worker loads it."""
-    spec = importlib.util.spec_from_file_location("mnist_study", ROOT / "studies" / "mnist.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_study_file()
 
 
 @pytest.fixture(scope="session")

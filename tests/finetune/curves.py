@@ -35,11 +35,17 @@ def curve(task, study_file, configuration, seed=11):
     return list(study.trials[0].intermediate_values.values())
 
 
+def load_study_file():
+    """``studies/mnist.py`` as a module, as the worker loads it."""
+    path = Path(__file__).parents[2] / "studies" / "mnist.py"
+    spec = importlib.util.spec_from_file_location("mnist_study", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main():
-    root = Path(__file__).parents[2]
-    spec = importlib.util.spec_from_file_location("mnist_study", root / "studies" / "mnist.py")
-    study_file = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(study_file)
+    study_file = load_study_file()
     task = dataclasses.replace(
         study_file.task,
         images=lambda: mnist().first(2560, 1000),
