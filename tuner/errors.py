@@ -2,7 +2,7 @@
 
 ::
 
-    TunerError
+    TunerError            1    the command ended before its target for another reason
     ├── UsageError        2    a flag, a name or a study file is wrong
     ├── StorageError      3    the database cannot be reached, read or written
     ├── TooManyFailures   4    more trials failed than ``--max-failures`` allows

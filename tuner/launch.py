@@ -11,8 +11,8 @@ from rich.console import Console
 
 from tuner import wording
 from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
-from tuner.engines.base import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.inline import InlineEngine
+from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
 from tuner.errors import Interrupted, TimedOut, TooManyFailures
 from tuner.machine import threads_per_worker

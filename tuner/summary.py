@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tuner import wording
 from tuner.display import Scoreboard
+from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER
 from tuner.settings import DEFAULT_STORAGE, STORAGE_VARIABLE, RunSettings
 
 # The metric of our own image studies; its complement is what people ask for.
@@ -68,6 +69,10 @@ def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) 
     words = ["python", "-m", "tuner.run", "--study", settings.study_argument]
     if settings.study != settings.study_file.stem:
         words += ["--study-name", settings.study]
+    if settings.sampler != DEFAULT_SAMPLER:
+        words += ["--sampler", settings.sampler]
+    if settings.pruner != DEFAULT_PRUNER:
+        words += ["--pruner", settings.pruner]
     if settings.storage not in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}:
         words += ["--storage", shown_url]
     return shlex.join([*words, "--trials", str(2 * board.ended)])

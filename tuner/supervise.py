@@ -12,7 +12,7 @@ from typing import Self
 
 from tuner import interrupt, wording
 from tuner.display import Display, Scoreboard
-from tuner.engines.base import Engine, Gone, Loaded, LogLine, Refused
+from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.errors import (
     Interrupted,
     StorageError,

@@ -62,16 +62,16 @@ def usual(frozen: int) -> Callable[[int], Any]:
 
 def ours(frozen: int, *, stored: bool) -> Callable[[int], Any]:
     """The compiled loop on the whole model, or on stored features."""
-    engine, found = study.task._engine, features.load_or_compute
+    trainer, found = study.task._trainer, features.load_or_compute
     if not stored:
         features.load_or_compute = lambda *_: None
-    engine._features.clear()
+    trainer._features.clear()
     try:
         plan = Plan(
             np.arange(IMAGES), 1, BATCH, keras.optimizers.Adam(1e-3), lambda _: 1.0,
             study.STAGES[:frozen], 1,
         )  # fmt: skip
-        run = engine.start(study.task._base.weights, plan)
+        run = trainer.start(study.task._base.weights, plan)
     finally:
         features.load_or_compute = found
     return lambda steps: run.train_to(run.batch + steps)

@@ -1,6 +1,7 @@
 """Features of frozen stages: exactly what the frozen model computes, kept within bounds."""
 
 import dataclasses
+import errno
 import os
 import time
 
@@ -12,7 +13,7 @@ from keras import layers
 from tuner.errors import UsageError
 from tuner.finetune import BatchNormalization, cache, features
 from tuner.finetune.stages import freeze
-from tuner.finetune.training import Engine, Plan
+from tuner.finetune.training import Plan, Trainer
 
 SEED = 5
 
@@ -40,9 +41,9 @@ def plan(frozen, optimizer=None):
     return Plan(rows, 1, 128, chosen, lambda done: 1.0 - done, frozen, SEED)
 
 
-def losses_and_errors(engine, weights, frozen):
+def losses_and_errors(trainer, weights, frozen):
     """The sum of losses of each piece and the validation error after it, bit for bit."""
-    run = engine.start(weights, plan(frozen))
+    run = trainer.start(weights, plan(frozen))
     train, losses, errors = run.loop.train, [], []
 
     def spy(*arguments):
@@ -61,11 +62,11 @@ def test_training_on_features_is_training_behind_frozen_stages(
     count, weights, study_file, few, folder, monkeypatch
 ):
     stages = study_file.STAGES[:count]
-    with_features = Engine(study_file.build_model, few)
+    with_features = Trainer(study_file.build_model, few)
     cached = losses_and_errors(with_features, weights, stages)
     assert len(list(folder.glob("features-*.npy"))) == 1
     monkeypatch.setattr(features, "load_or_compute", lambda *_: None)
-    without = Engine(study_file.build_model, few)
+    without = Trainer(study_file.build_model, few)
     plain = losses_and_errors(without, weights, stages)
     assert cached[2].reads.model is not with_features.model
     assert plain[2].reads is without.whole
@@ -79,10 +80,10 @@ def test_features_are_computed_once_and_then_mapped(weights, study_file, few, fo
     caplog.set_level("INFO", logger="tuner.finetune")
     stages = study_file.STAGES[:3]
     for _ in range(2):
-        Engine(study_file.build_model, few).start(weights, plan(stages))
+        Trainer(study_file.build_model, few).start(weights, plan(stages))
     assert caplog.text.count("computing features of the frozen stages conv1, conv2, conv3") == 1
     other = [weight + 0.01 for weight in weights]
-    Engine(study_file.build_model, few).start(other, plan(stages))
+    Trainer(study_file.build_model, few).start(other, plan(stages))
     assert caplog.text.count("computing features") == 2
     assert len(list(folder.glob("features-*.npy"))) == 2
     assert not list(folder.glob("*.tmp"))
@@ -91,14 +92,14 @@ def test_features_are_computed_once_and_then_mapped(weights, study_file, few, fo
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another shape"])
 def test_damaged_features_are_computed_again(damage, weights, study_file, few, folder, caplog):
     stages = study_file.STAGES[:2]
-    good = losses_and_errors(Engine(study_file.build_model, few), weights, stages)
+    good = losses_and_errors(Trainer(study_file.build_model, few), weights, stages)
     (path,) = folder.glob("features-*.npy")
     content = path.read_bytes()
     if damage == "another shape":
         np.save(path, np.zeros((3, 7, 7, 64), np.float32))
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "truncated" else b"")
-    again = losses_and_errors(Engine(study_file.build_model, few), weights, stages)
+    again = losses_and_errors(Trainer(study_file.build_model, few), weights, stages)
     assert "computed again" in caplog.text
     assert path.read_bytes() == content
     assert again[:2] == good[:2]
@@ -111,6 +112,7 @@ def test_the_longest_unused_features_go_when_the_bound_is_reached(folder, monkey
         file.write_bytes(b"x" * 1000)
         os.utime(file, (time.time() - 100 * age,) * 2)
     (folder / "base-1.npz").write_bytes(b"x" * 5000)
+    (folder / "features-killed.123.tmp").write_bytes(b"x" * 5000)
     assert cache.make_room("features-*.npy", 1500)
     assert {file.name for file in folder.iterdir()} == {"features-new.npy", "base-1.npz"}
     assert not cache.make_room("features-*.npy", 3001)
@@ -122,11 +124,22 @@ def test_without_room_the_training_goes_on_without_features(
 ):
     caplog.set_level("INFO", logger="tuner.finetune")
     monkeypatch.setenv("TUNER_CACHE_GB", "0")
-    engine = Engine(study_file.build_model, few)
-    run = engine.start(weights, plan(study_file.STAGES[:3]))
-    assert run.reads is engine.whole
+    trainer = Trainer(study_file.build_model, few)
+    run = trainer.start(weights, plan(study_file.STAGES[:3]))
+    assert run.reads is trainer.whole
     assert "TUNER_CACHE_GB" in caplog.text
     assert not list(folder.glob("features-*.npy"))
+
+
+def test_a_full_disk_is_a_warning(weights, study_file, few, folder, monkeypatch, caplog):
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    trainer = Trainer(study_file.build_model, few)
+    assert trainer.start(weights, plan(study_file.STAGES[:3])).reads is trainer.whole
+    assert "No space left on device" in caplog.text
+    assert {file.suffix for file in folder.iterdir()} == {".lock"}
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
@@ -134,6 +147,10 @@ def test_a_wrong_bound_is_a_sentence(text, monkeypatch):
     monkeypatch.setenv("TUNER_CACHE_GB", text)
     with pytest.raises(UsageError, match="TUNER_CACHE_GB"):
         cache.bound_bytes()
+
+
+class Noisy(layers.Conv2D):
+    """A user's layer: what it does is not known."""
 
 
 def a_model(*between):
@@ -159,17 +176,21 @@ def a_model(*between):
         ([layers.Dropout(0.1, name="conv1_dropout")], None),
         ([layers.RandomFlip(name="flip")], None),
         ([layers.BatchNormalization(name="norm")], None),  # of no stage: it trains
+        ([Noisy(4, 1, name="conv1_noisy")], None),
+        ([layers.Conv2D(4, 1, activation=lambda x: x + 1, name="conv1_own")], None),
+        ([layers.Conv2D(4, 1, kernel_regularizer="l2", name="conv1_l2")], 4),  # frozen: no loss
+        ([layers.Conv2D(4, 1, activity_regularizer="l2", name="conv1_act")], None),
     ],
 )
 def test_only_still_stages_are_replaced(between, cut):
     model = a_model(*between)
     freeze(model, ("conv1", "conv2"))
-    assert features.last_still_layer(model, ("conv1", "conv2")) == cut
-    assert features.last_still_layer(model, ("conv1",)) is None
+    assert features.count_still_layers(model, ("conv1", "conv2")) == cut
+    assert features.count_still_layers(model, ("conv1",)) is None
 
 
 def test_a_model_that_is_no_chain_is_left_alone():
     chain = a_model()
     model = keras.Model(chain.inputs, chain.outputs)
     freeze(model, ("conv1", "conv2"))
-    assert features.last_still_layer(model, ("conv1", "conv2")) is None
+    assert features.count_still_layers(model, ("conv1", "conv2")) is None

@@ -18,7 +18,7 @@ from tuner import interrupt
 from tuner.errors import UsageError
 from tuner.finetune import images
 from tuner.finetune.task import guessing_error
-from tuner.finetune.training import STATISTICS_IMAGES, Plan, compiled_loops
+from tuner.finetune.training import STATISTICS_IMAGES, Plan, Trainer, compiled_loops
 from tuner.outcomes import Diverged
 
 from .curves import CONFIGURATIONS, curve
@@ -38,7 +38,7 @@ def _run(task, trial, *, optimizer=None, init="pretrained", frozen=0, schedule=l
 
 @pytest.fixture
 def model(task):
-    return task._engine.model
+    return task._trainer.model
 
 
 def test_the_study_file_asks_what_it_says(study_file, study):
@@ -144,7 +144,9 @@ def test_guessing_diverges_from_the_second_report_on(task, study):
 
 def test_the_error_of_guessing():
     labels = np.repeat([0, 1], [36, 64])
-    assert guessing_error(labels) == pytest.approx(1 - 0.64 - 3 * 0.48 / 10)
+    assert guessing_error(labels, 2) == pytest.approx(1 - 0.5 - 3 * 0.5 / 10)
+    labels = np.repeat([0, 1], [10, 90])  # half of the largest class's error is worth a lot
+    assert guessing_error(labels, 2) == pytest.approx(0.1)
 
 
 def test_a_request_to_stop_hands_back_without_a_trace(task, study):
@@ -171,9 +173,9 @@ def test_the_rate_of_a_batch_is_the_peak_times_the_schedule(task):
     # One step of plain SGD is linear in the rate: half the rate moves each weight half as far.
     def moved(rate, fraction):
         plan = Plan(np.arange(128), 1, 128, keras.optimizers.SGD(rate), lambda _: fraction, (), 3)
-        run = task._engine.start(task._base.weights, plan)
+        run = task._trainer.start(task._base.weights, plan)
         run.train_to(1)
-        kernels = [w for w in task._engine.model.weights if w.path.endswith("kernel")]
+        kernels = [w for w in task._trainer.model.weights if w.path.endswith("kernel")]
         bases = [b for b in task._base.weights if b.ndim > 1]
         return [w.numpy() - b for w, b in zip(kernels, bases, strict=True)]
 
@@ -185,18 +187,18 @@ def test_the_rate_of_a_batch_is_the_peak_times_the_schedule(task):
 @pytest.mark.parametrize("frozen", [0, 1])
 def test_validation_takes_the_statistics_of_the_present_weights(frozen, task, study_file, digits):
     # By hand: the mean of the first stage's convolution over 640 training images.
-    engine, stages = task._engine, study_file.STAGES[:frozen]
+    trainer, stages = task._trainer, study_file.STAGES[:frozen]
     rows = np.arange(2560)
-    run = engine.start(
+    run = trainer.start(
         task._base.weights,
         Plan(rows, 1, 128, keras.optimizers.Adam(0.01), lambda _: 1.0, stages, 3),
     )
     run.train_to(5)
-    lagging = engine.model.get_layer("conv1_norm").moving_mean.numpy()
+    lagging = trainer.model.get_layer("conv1_norm").moving_mean.numpy()
     run.validation_error()
-    taken = engine.model.get_layer("conv1_norm").moving_mean.numpy()
+    taken = trainer.model.get_layer("conv1_norm").moving_mean.numpy()
     chosen = digits.train_images[np.linspace(0, 2559, STATISTICS_IMAGES).astype(int)]
-    kernel = engine.model.get_layer("conv1").kernel.numpy()
+    kernel = trainer.model.get_layer("conv1").kernel.numpy()
     by_hand = keras.ops.conv(chosen / np.float32(255), kernel, padding="same")
     expected = lagging if frozen else np.mean(by_hand, axis=(0, 1, 2))
     np.testing.assert_allclose(taken, expected, rtol=1e-4, atol=1e-6)
@@ -256,7 +258,7 @@ def test_a_reused_trial_is_a_fresh_one(optimizer, task, make_task, study_file):
         curve(task, study_file, (optimizer, 0.01, "he_normal", 3), seed=seed)
     fresh = make_task()
     curve(fresh, study_file, (optimizer, 0.01, "he_normal", 3), seed=2)
-    for ours, theirs in zip(task._engine.model.weights, fresh._engine.model.weights, strict=True):
+    for ours, theirs in zip(task._trainer.model.weights, fresh._trainer.model.weights, strict=True):
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
 
 
@@ -273,3 +275,43 @@ def test_dropout_and_order_depend_on_the_seed(task, study_file):
     one = curve(task, study_file, ("adam", 1e-3, "pretrained", 3), seed=1)
     other = curve(task, study_file, ("adam", 1e-3, "pretrained", 3), seed=2)
     assert one != other
+
+
+def test_a_regulariser_counts_as_in_keras(digits):
+    model = keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Rescaling(1 / 255),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_regularizer=keras.regularizers.L2(0.1), name="logits"),
+        ]
+    )
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    other.compile(keras.optimizers.SGD(0.5), loss)
+    few = digits.first(128, 100)
+    expected = other.train_on_batch(few.train_images, few.train_labels)
+    trainer = Trainer(lambda: model, few)
+    rows = np.arange(128)
+    plan = Plan(rows, 1, 128, keras.optimizers.SGD(0.5), lambda _: 1.0, (), 1)
+    run = trainer.start(model.get_weights(), plan)
+    total = run.loop.train(
+        (run.reads.train_images, trainer.train_labels),
+        *(np.array([rows], np.int32), run.rates, np.zeros(0, np.int64), np.int64(0)),
+    )
+    assert float(total) == pytest.approx(float(expected), rel=1e-5)
+    for ours, keras_own in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, keras_own, rtol=1e-4, atol=1e-6)
+
+
+def test_optimizers_that_exclude_weights_from_decay_do_not_share_a_loop(task):
+    counts = []
+    for pattern in (None, ["kernel"]):
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        if pattern:
+            optimizer.exclude_from_weight_decay(var_names=pattern)
+        plan = Plan(np.arange(2560), 1, 128, optimizer, lambda _: 1.0, (), 1)
+        task._trainer.start(task._base.weights, plan)
+        counts.append(compiled_loops())
+    assert counts[1] == counts[0] + 1

@@ -1,1 +1,1 @@
-"""Engines start workers and watch them; the interface that they share is `tuner.engines.base`."""
+"""Engines start workers and watch them; `tuner.engines.interface` is what they share."""

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 from tuner import interrupt
-from tuner.engines.base import Event, Gone
+from tuner.engines.interface import Event, Gone
 from tuner.storage import Database, Owner
 from tuner.study import Definition
 from tuner.worker import Assignment, Worker
 
 
 class InlineEngine:
-    """See `tuner.engines.base.Engine`; each poll runs one trial to its end."""
+    """See `tuner.engines.interface.Engine`; each poll runs one trial to its end."""
 
     def __init__(self, definition: Definition, database: Database, me: Owner) -> None:
         self._definition = definition

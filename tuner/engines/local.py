@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tuner.engines.base import Event, Gone, Loaded, LogLine, Refused
+from tuner.engines.interface import Event, Gone, Loaded, LogLine, Refused
 from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
 from tuner.machine import oom_kills
 from tuner.storage import Owner
@@ -59,7 +59,7 @@ class _Child:
 
 
 class LocalEngine:
-    """Supervised worker processes, see `tuner.engines.base.Engine`."""
+    """Supervised worker processes, see `tuner.engines.interface.Engine`."""
 
     def __init__(
         self, study_file: Path, storage: str, supervisor: Owner, *, workers: int, threads: int

@@ -1,13 +1,13 @@
-"""Fine-tuning Keras image models: what a study file imports, and the engine behind it.
+"""Fine-tuning Keras image models: what a study file imports, and the trainer behind it.
 
 Only this package imports Keras and TensorFlow.
 """
 
 from tuner.finetune import device
-from tuner.finetune.base import Recipe
 from tuner.finetune.batch_norm import BatchNormalization
 from tuner.finetune.images import Images, mnist, mnist_test
 from tuner.finetune.keras_fit import EpochReporter
+from tuner.finetune.pretrained import Recipe
 from tuner.finetune.task import FineTune
 from tuner.finetune.training import compiled_loops
 

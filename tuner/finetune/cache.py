@@ -68,7 +68,7 @@ def _acquire_patiently(lock: filelock.BaseFileLock) -> None:
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:
     """Let ``fill`` write a temporary file, which then gets its name."""
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         fill(temporary)
         temporary.replace(path)
@@ -95,12 +95,15 @@ def bound_bytes() -> int:
 def make_room(pattern: str, size: int) -> bool:
     """Delete the longest unused files that match, until ``size`` more bytes are within the bound.
 
-    A process that still reads a deleted file keeps its content until it ends.
+    The caller holds the lock of these files. A process that still reads a deleted file keeps its
+    content until it ends; what a killed process left half written goes, too.
 
     Returns:
         False if that much is never allowed, or the disk is too full; then nothing is deleted.
     """
     place = folder()
+    for stale in place.glob(f"{pattern.removesuffix('.npy')}.tmp"):
+        stale.unlink(missing_ok=True)
     files = sorted(place.glob(pattern), key=lambda file: file.stat().st_mtime)
     taken = sum(file.stat().st_size for file in files)
     gone = []

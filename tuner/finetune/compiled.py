@@ -57,6 +57,7 @@ def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([weight.value for weight in weights])
             loss = loss_of(labels, model(images, training=True))
+            loss += sum(model.losses)  # of regularisers, where the model has them
         gradients = tape.gradient(loss, [weight.value for weight in weights])
         optimizer.learning_rate.assign(rate)
         optimizer.apply(gradients, weights)
@@ -101,12 +102,14 @@ def compile_statistics(model: keras.Model, kind: Any) -> Callable[..., Any]:
 
     def take_statistics(images: Any) -> None:
         momenta = [layer.momentum for layer in norms]
-        for layer in norms:
-            layer.momentum = 0.0  # while tracing: the moving statistics become those of the batch
-        if norms:
-            model(images, training=True)
-        for layer, momentum in zip(norms, momenta, strict=True):
-            layer.momentum = momentum
+        try:
+            for layer in norms:
+                layer.momentum = 0.0  # while tracing: the moving statistics become the batch's
+            if norms:
+                model(images, training=True)
+        finally:
+            for layer, momentum in zip(norms, momenta, strict=True):
+                layer.momentum = momentum
 
     signature = [tf.TensorSpec((None, *model.input_shape[1:]), kind)]
     function = tf.function(take_statistics, signature, autograph=False, jit_compile=False)

@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tuner.errors import UsageError
+from tuner.machine import count_cores
 
 THREADS_VARIABLE = "TUNER_THREADS"
 """Threads of one training process; unset: TensorFlow takes every core of the process."""
@@ -60,7 +61,7 @@ def set_threads() -> None:
 def threads() -> int:
     """Threads that one operation may use in this process."""
     chosen = int(tf.config.threading.get_intra_op_parallelism_threads())
-    return chosen or len(os.sched_getaffinity(0))
+    return chosen or count_cores()
 
 
 def kind() -> str:

@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,19 +25,24 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from tuner import interrupt
-from tuner.finetune import cache
+from tuner.finetune import cache, device
+from tuner.finetune.batch_norm import BatchNormalization
+from tuner.finetune.compiled import VALIDATION_BATCH
 from tuner.finetune.images import Images
 from tuner.finetune.stages import stage_of
 from tuner.finetune.weights import weights_hash
-from tuner.machine import cpu_model
+from tuner.machine import cpu_model, memory_bytes
 
 logger = logging.getLogger("tuner.finetune")
+
+MEMORY_SHARE = 0.25
+"""Features that take more of the memory would be read from the disk again and again."""
 
 LEAST_STAGES = 2
 """Reading the output of one frozen stage takes longer than computing it: 36 ms a step, not 26."""
 
-BATCH = 250
-"""Images a batch when the features are computed."""
+KIND = "float32"
+"""Other types are not exact, or no array on disk can hold them."""
 
 STILL = (
     keras.layers.InputLayer,
@@ -45,6 +51,7 @@ STILL = (
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
     keras.layers.BatchNormalization,  # a frozen one uses its moving statistics
+    BatchNormalization,
     keras.layers.LayerNormalization,
     keras.layers.Activation,
     keras.layers.ReLU,
@@ -80,29 +87,31 @@ def load_or_compute(model: keras.Model, stages: Sequence[str], images: Images) -
     """The features behind the frozen ``stages``, whose weights ``model`` holds now.
 
     Returns:
-        None where they would not be exact or not pay, or the disk has no room.
+        None where they would not be exact or not pay, or there is no room.
 
     Raises:
         HandBack: somebody asked this process to stop.
     """
-    cut = last_still_layer(model, stages)
-    if cut is None:
+    count = count_still_layers(model, stages)
+    if count is None or device.kind() != "CPU":
         return None
-    head = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers[:cut]])
-    tail = keras.Sequential([keras.Input(head.output_shape[1:]), *model.layers[cut:]])
+    head = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers[:count]])
+    if None in head.output_shape[1:] or head.outputs[0].dtype != KIND:
+        return None
+    tail = keras.Sequential([keras.Input(head.output_shape[1:]), *model.layers[count:]])
     path = cache.folder() / f"features-{_hash(head, images)}.npy"
     try:
-        with cache.locked(path, "the features of the frozen stages"):
+        # One lock for all features: whoever computes counts what the others take.
+        with cache.locked(cache.folder() / "features", "the features of the frozen stages"):
             mapped = _map(path, head, images)
-            if mapped is None and not _compute(path, head, images, stages):
+            if mapped is None and _compute(path, head, images, stages):
+                mapped = _map(path, head, images)
+            if mapped is None:
                 return None
+            path.touch()  # used now: the last to be removed
     except OSError as error:
         logger.warning("features of frozen stages are not kept in %s: %s", path.parent, error)
         return None
-    mapped = _map(path, head, images) if mapped is None else mapped
-    if mapped is None:
-        return None
-    path.touch()  # used now: the last to be removed
     train, validation = len(images.train_labels), len(images.validation_labels)
     first = _first_validation_row(images)
     return Features(tail, _tensor(mapped[:train]), _tensor(mapped[first : first + validation]))
@@ -118,7 +127,7 @@ def _first_validation_row(images: Images) -> int:
     return -(-len(images.train_labels) // 64) * 64
 
 
-def last_still_layer(model: keras.Model, stages: Sequence[str]) -> int | None:
+def count_still_layers(model: keras.Model, stages: Sequence[str]) -> int | None:
     """How many of ``model.layers`` can be replaced by features, or None.
 
     Args:
@@ -127,12 +136,17 @@ def last_still_layer(model: keras.Model, stages: Sequence[str]) -> int | None:
     """
     if len(stages) < LEAST_STAGES or not isinstance(model, keras.Sequential):
         return None
-    cut = 1 + max(i for i, layer in enumerate(model.layers) if stage_of(layer.name) in stages)
-    for layer in model.layers[:cut]:
-        trains = layer.trainable and layer.trainable_variables
-        if trains or not isinstance(layer, STILL):
-            return None
-    return cut
+    count = 1 + max(i for i, layer in enumerate(model.layers) if stage_of(layer.name) in stages)
+    return count if all(_is_still(layer) for layer in model.layers[:count]) else None
+
+
+def _is_still(layer: Any) -> bool:
+    """Whether a layer is frozen and one whose behaviour we know: no subclass, no own activation."""
+    trains = layer.trainable and layer.trainable_variables
+    activation = getattr(layer, "activation", None)
+    own_activation = activation and not activation.__module__.startswith("keras.")
+    adds_loss = getattr(layer, "activity_regularizer", None)
+    return type(layer) in STILL and not (trains or own_activation or adds_loss)
 
 
 def _hash(head: keras.Model, images: Images) -> str:
@@ -142,7 +156,7 @@ def _hash(head: keras.Model, images: Images) -> str:
         [type(layer).__name__ for layer in head.layers],
         [{**layer.get_config(), "name": ""} for layer in head.layers],
         weights_hash([weight.numpy() for weight in head.weights]),
-        [keras.__version__, tf.__version__, cpu_model()],
+        [keras.__version__, tf.__version__, cpu_model(), device.threads()],
     ]
     text = json.dumps(parts, sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -162,7 +176,8 @@ def _map(path: Path, head: keras.Model, images: Images) -> np.memmap[Any, Any] |
     except (OSError, ValueError, EOFError) as error:
         logger.warning("%s is damaged (%s): it is computed again", path, error)
         return None
-    if not isinstance(mapped, np.memmap) or mapped.shape != _shape(head, images):
+    expected = (np.dtype(KIND), _shape(head, images))
+    if not isinstance(mapped, np.memmap) or (mapped.dtype, mapped.shape) != expected:
         logger.warning("%s does not fit the model: it is computed again", path)
         return None
     return mapped
@@ -171,13 +186,13 @@ def _map(path: Path, head: keras.Model, images: Images) -> np.memmap[Any, Any] |
 def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str]) -> bool:
     """Write the features of all images; return False if there is no room for them."""
     shape = _shape(head, images)
-    size = 4 * int(np.prod(shape))
-    if not cache.make_room("features-*.npy", size):
+    size = np.dtype(KIND).itemsize * math.prod(shape)
+    if size > memory_bytes() * MEMORY_SHARE or not cache.make_room("features-*.npy", size):
         logger.info(
-            "no room for %.1f GB of features in %s (%s, or the disk): training without them",
+            "no room for %.1f GB of features (%s in %s, the disk, or the memory): training without",
             size / 1e9,
-            path.parent,
             cache.BOUND_VARIABLE,
+            path.parent,
         )
         return False
     logger.info(
@@ -192,16 +207,20 @@ def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str
 
 
 def _fill(path: Path, head: keras.Model, images: Images) -> None:
-    kind = tf.as_dtype(head.outputs[0].dtype).as_numpy_dtype
-    out = np.lib.format.open_memmap(path, "w+", kind, _shape(head, images))
+    """Write a ``.npy`` file by ordinary writes: a full disk is an error, not a bus error."""
     signature = [tf.TensorSpec((None, *head.input_shape[1:]), tf.uint8)]
     compute = tf.function(
         lambda batch: head(batch, training=False), signature, autograph=False, jit_compile=False
     )
-    parts = ((0, images.train_images), (_first_validation_row(images), images.validation_images))
-    for first, part in parts:
-        for start in range(0, len(part), BATCH):
-            interrupt.check()
-            batch = compute(tf.constant(part[start : start + BATCH]))
-            out[first + start : first + start + len(batch)] = batch.numpy()
-    out.flush()
+    shape = _shape(head, images)
+    header = {"descr": np.dtype(KIND).str, "fortran_order": False, "shape": shape}
+    unused = _first_validation_row(images) - len(images.train_labels)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in (images.train_images, images.validation_images):
+            for start in range(0, len(part), VALIDATION_BATCH):
+                interrupt.check()
+                batch = compute(tf.constant(part[start : start + VALIDATION_BATCH]))
+                file.write(batch.numpy().tobytes())
+            if part is images.train_images:
+                file.write(np.zeros((unused, *shape[1:]), KIND).tobytes())

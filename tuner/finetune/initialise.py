@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.errors import UsageError
-from tuner.finetune import seeds
+from tuner.finetune import randomness
 from tuner.finetune.stages import weights_of
 from tuner.finetune.weights import Weights
 
@@ -51,7 +51,7 @@ def drawn(template: Weights, init: str, seed: int) -> Weights:
     """
     scheme = HEAD_OF_PRETRAINED if init == PRETRAINED else init
     return [
-        _kernel(scheme, seeds.derive(seed, seeds.KERNEL, index), value.shape)
+        _kernel(scheme, randomness.derive(seed, randomness.KERNEL, index), value.shape)
         if value.ndim > 1
         else value
         for index, value in enumerate(template)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,11 +15,11 @@ import numpy.typing as npt
 import optuna
 
 from tuner.errors import UsageError
-from tuner.finetune import base, device, seeds
+from tuner.finetune import cache, device, pretrained, randomness
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages
-from tuner.finetune.training import Engine, Plan, Run, Schedule
+from tuner.finetune.training import Plan, Run, Schedule, Trainer
 from tuner.finetune.weights import Weights
 from tuner.outcomes import Diverged
 
@@ -59,7 +60,11 @@ class FineTune:
     epochs: int
     batch_size: int
     report_at: Sequence[int]
-    base_recipe: base.Recipe = base.DEFAULT_RECIPE
+    base_recipe: pretrained.Recipe = pretrained.DEFAULT_RECIPE
+    _one_run: threading.Lock = dataclasses.field(
+        default_factory=threading.Lock, init=False, repr=False
+    )
+    """Runs share the model: threads of one process (Optuna's ``n_jobs``) take turns."""
 
     def __post_init__(self) -> None:
         steps, end = list(self.report_at), self.epochs * STEPS_PER_EPOCH
@@ -75,21 +80,23 @@ class FineTune:
         return self.images()
 
     @functools.cached_property
-    def _engine(self) -> Engine:
+    def _trainer(self) -> Trainer:
         """Model, tensors and compiled functions of this process."""
         if self.batch_size > len(self._images.train_labels):
             raise UsageError(
                 f"batch_size={self.batch_size} is more than the {len(self._images.train_labels)} "
                 "training images, so that no batch can be filled: take a smaller one."
             )
-        engine = Engine(self.model, self._images)
-        check_stages(engine.model, self.stages)
-        return engine
+        trainer = Trainer(self.model, self._images)
+        check_stages(trainer.model, self.stages)
+        return trainer
 
     @functools.cached_property
-    def _base(self) -> base.Base:
+    def _base(self) -> pretrained.Base:
         """The pretrained base, from the cache or trained now."""
-        return base.load_or_train(self._engine, self._images, self.base_classes, self.base_recipe)
+        return pretrained.load_or_train(
+            self._trainer, self._images, self.base_classes, self.base_recipe
+        )
 
     def prepare(self) -> None:
         """Load the images, build the model, and train the base or load it.
@@ -98,6 +105,7 @@ class FineTune:
             UsageError: the images, the stages or the cache folder are not usable.
             HandBack: somebody asked this process to stop.
         """
+        cache.bound_bytes()
         _ = self._base
 
     def run(
@@ -135,24 +143,25 @@ class FineTune:
             HandBack: somebody asked this process to stop.
         """
         seconds = dict.fromkeys(("setup", "train", "validate"), 0.0)
-        with _timed(seconds, "setup"):
-            plan = Plan(
-                rows=np.arange(len(self._images.train_labels)),
-                epochs=self.epochs,
-                batch_size=self.batch_size,
-                optimizer=optimizer,
-                schedule=schedule,
-                frozen=self._first_stages(frozen_stages),
-                seed=seeds.trial_seed(trial),
-            )
-            training = self._engine.start(self._starting_weights(init, plan), plan)
-        try:
-            error = self._follow(trial, self._curve(training, seconds))
-        except optuna.TrialPruned:
+        with self._one_run:
+            with _timed(seconds, "setup"):
+                plan = Plan(
+                    rows=np.arange(len(self._images.train_labels)),
+                    epochs=self.epochs,
+                    batch_size=self.batch_size,
+                    optimizer=optimizer,
+                    schedule=schedule,
+                    frozen=self._first_stages(frozen_stages),
+                    seed=randomness.seed_of(trial),
+                )
+                training = self._trainer.start(self._starting_weights(init, plan), plan)
+            try:
+                error = self._follow(trial, self._curve(training, seconds))
+            except optuna.TrialPruned:
+                self._record(trial, training, seconds)
+                raise
             self._record(trial, training, seconds)
-            raise
-        self._record(trial, training, seconds)
-        return error
+            return error
 
     def _first_stages(self, count: int) -> Sequence[str]:
         """The names of the first ``count`` stages, which are to be frozen."""
@@ -165,9 +174,9 @@ class FineTune:
 
     def _starting_weights(self, init: str, plan: Plan) -> Weights:
         """Draw the weights that ``init`` asks for, and take the others from the base."""
-        new = drawn(self._engine.template, init, plan.seed)
+        new = drawn(self._trainer.template, init, plan.seed)
         from_base = stages_from_base(init, self.stages, plan.frozen)
-        return with_stages(self._engine.model, new, self._base.weights, from_base)
+        return with_stages(self._trainer.model, new, self._base.weights, from_base)
 
     def _curve(self, training: Run, seconds: dict[str, float]) -> Iterator[tuple[int, float]]:
         """Train, and yield (step, validation error); NaN once the loss is not finite."""
@@ -181,7 +190,7 @@ class FineTune:
 
     def _follow(self, trial: optuna.Trial, curve: Iterator[tuple[int, float]]) -> float:
         """Report the curve to the trial; return its last value, or leave early by an exception."""
-        guessing = guessing_error(self._images.validation_labels)
+        guessing = guessing_error(self._images.validation_labels, self._images.n_classes)
         error = math.nan
         for count, (step, error) in enumerate(curve, start=1):
             if math.isnan(error) or (count > 1 and error >= guessing):
@@ -203,23 +212,27 @@ class FineTune:
             "threads": device.threads(),
             "precision": device.precision(),
             "base_hash": self._base.hash,
-            "cached_features": training.reads is not self._engine.whole,
+            "cached_features": training.reads is not self._trainer.whole,
         }
         for name, value in facts.items():
             trial.set_user_attr(name, value)
 
 
-def guessing_error(labels: npt.NDArray[Any]) -> float:
+def guessing_error(labels: npt.NDArray[Any], n_classes: int) -> float:
     """The error from which on a model may as well be guessing.
 
-    That is the error of always naming the largest class, less three standard errors of its share:
-    a model that has learnt nothing stays above it in 999 of 1,000 validations.
+    That is the error of always naming the largest class, or of naming classes at random less three
+    standard errors, whichever is smaller: a model that has learnt nothing stays at or above it in
+    999 of 1,000 validations.
 
     Args:
         labels: of the validation images, (n_validation,).
+        n_classes: how many classes there are.
     """
     share = float(np.bincount(labels).max()) / len(labels)
-    return 1.0 - share - 3.0 * math.sqrt(share * (1.0 - share) / len(labels))
+    chance = 1.0 / n_classes
+    luck = 3.0 * math.sqrt(chance * (1.0 - chance) / len(labels))
+    return 1.0 - max(share, chance + luck)
 
 
 @contextlib.contextmanager

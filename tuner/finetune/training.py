@@ -1,6 +1,6 @@
 """The training loop: one compiled graph that trains many batches a call, reused by later trials.
 
-An `Engine` holds what a process needs once: the model, the images as tensors, the compiled
+An `Trainer` holds what a process needs once: the model, the images as tensors, the compiled
 functions. A `Run` is one training by a `Plan`: it starts from given weights and a fresh optimizer,
 and its state (batches done, variables) stands open, so that it can be stored and taken up again.
 """
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tuner import interrupt
 from tuner.errors import UsageError
-from tuner.finetune import features, seeds
+from tuner.finetune import features, randomness
 from tuner.finetune.compiled import (
     Loop,
     compile_statistics,
@@ -115,7 +115,7 @@ class Run:
     """One training from its first batch on.
 
     Attributes:
-        engine: whose model is trained; it serves one run at a time.
+        trainer: whose model is trained; it serves one run at a time.
         reads: what the training reads: the images, or features of the frozen stages.
         loop: the compiled training.
         plan: how it goes.
@@ -123,17 +123,12 @@ class Run:
         batch: how many batches are done.
     """
 
-    engine: "Engine"
+    trainer: "Trainer"
     reads: Inputs
     loop: Loop
     plan: Plan
     rates: npt.NDArray[np.float32]
     batch: int = 0
-
-    @property
-    def variables(self) -> list[Any]:
-        """With ``batch``, the run's whole state: weights, batch statistics, optimizer slots."""
-        return [*self.engine.model.weights, *self.loop.optimizer.variables]
 
     def train_to(self, batch: int) -> bool:
         """Train until ``batch`` batches are done; return whether the loss stayed finite.
@@ -146,9 +141,9 @@ class Run:
             interrupt.check()
             epoch, offset = divmod(self.batch, per_epoch)
             count = min(PIECE_BATCHES, batch - self.batch, per_epoch - offset)
-            order = seeds.epoch_batches(plan.rows, plan.batch_size, plan.seed, epoch)
+            order = randomness.epoch_batches(plan.rows, plan.batch_size, plan.seed, epoch)
             loss = self.loop.train(
-                (self.reads.train_images, self.engine.train_labels),
+                (self.reads.train_images, self.trainer.train_labels),
                 tf.constant(order[offset : offset + count]),
                 tf.constant(self.rates[self.batch : self.batch + count]),
                 tf.constant(self._dropout_seeds()),
@@ -171,17 +166,19 @@ class Run:
         rows = self.plan.rows
         spread = np.linspace(0, len(rows) - 1, min(STATISTICS_IMAGES, len(rows))).astype(np.int32)
         images = tf.gather(self.reads.train_images, rows[spread])
-        self.engine.take_statistics(self.reads)(images)
+        self.trainer.take_statistics(self.reads)(images)
         return self.reads.validation_error(among)
 
     def _dropout_seeds(self) -> npt.NDArray[np.int64]:
         """One seed for each random layer of the model."""
         count = len(random_states(self.reads.model))
-        derived = [seeds.derive(self.plan.seed, seeds.DROPOUT, index) for index in range(count)]
+        derived = [
+            randomness.derive(self.plan.seed, randomness.DROPOUT, index) for index in range(count)
+        ]
         return np.array(derived, dtype=np.int64)
 
 
-class Engine:
+class Trainer:
     """What one process holds for one study: model, images and compiled functions.
 
     Args:
@@ -259,10 +256,12 @@ class Engine:
         """The compiled training for this optimizer and the layers frozen now, made once."""
         config = optimizer.get_config()
         del config["learning_rate"], config["name"]  # a variable in the graph; a running number
-        parts = [repr(type(optimizer)), config, reads.name, self._frozen()]
+        # What `exclude_from_weight_decay` was told is no part of the configuration.
+        excluded = [value for name, value in vars(optimizer).items() if "_exclude_from" in name]
+        parts = [repr(type(optimizer)), config, repr(excluded), reads.name, self._frozen()]
         key = json.dumps(parts, default=repr)
         if key not in self._loops:
-            Engine.compiled += 1
+            Trainer.compiled += 1
             kind = reads.train_images.dtype
             self._loops[key] = compile_training(reads.model, optimizer, kind)
         return self._loops[key]
@@ -275,7 +274,7 @@ def compiled_loops() -> int:
     Each takes about 9 MB. Dropping one would not end the growth (4 MB were lost each time), so all
     are kept: a worker whose study samples an optimizer's settings is to be replaced now and then.
     """
-    return Engine.compiled
+    return Trainer.compiled
 
 
 def _peak_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -11,7 +11,6 @@ from tuner.storage.progress import (
     find_best,
 )
 from tuner.storage.studies import StudyRecord, record_environment, register
-from tuner.storage.urls import redact
 
 __all__ = [
     "Claim",
@@ -28,7 +27,6 @@ __all__ = [
     "find_best",
     "open_database",
     "record_environment",
-    "redact",
     "register",
     "storage_errors",
     "this_process",

@@ -13,7 +13,7 @@ KERNEL = 0
 DROPOUT = 1
 
 
-def trial_seed(trial: optuna.Trial) -> int:
+def seed_of(trial: optuna.Trial) -> int:
     """The seed that the worker gave the trial, else the trial's number."""
     return int(trial.user_attrs.get(SEED_ATTRIBUTE, trial.number))
 

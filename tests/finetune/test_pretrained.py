@@ -11,8 +11,8 @@ import pytest
 
 from tuner import interrupt
 from tuner.errors import UsageError
-from tuner.finetune import Recipe, base, cache
-from tuner.finetune.training import Engine
+from tuner.finetune import Recipe, cache, pretrained
+from tuner.finetune.training import Trainer
 
 RECIPE = Recipe(epochs=1)
 CLASSES = range(5)
@@ -24,8 +24,8 @@ def few(digits):
 
 
 @pytest.fixture(scope="module")
-def engine(study_file, few):
-    return Engine(study_file.build_model, few)
+def trainer(study_file, few):
+    return Trainer(study_file.build_model, few)
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def log(caplog):
     return caplog
 
 
-def test_trained_once_then_loaded(engine, few, folder, log):
-    made = base.load_or_train(engine, few, CLASSES, RECIPE)
+def test_trained_once_then_loaded(trainer, few, folder, log):
+    made = pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     assert "training the base on classes 0, 1, 2, 3, 4, once" in log.text
     assert f"hash {made.hash[:12]}" in log.text
     log.clear()
-    loaded = base.load_or_train(engine, few, CLASSES, RECIPE)
+    loaded = pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     assert log.text == ""
     assert loaded.hash == made.hash
     for one, other in zip(made.weights, loaded.weights, strict=True):
@@ -55,19 +55,19 @@ def test_trained_once_then_loaded(engine, few, folder, log):
 
 
 def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
-    engine = Engine(study_file.build_model, digits)
-    made = base.load_or_train(engine, digits, CLASSES, base.DEFAULT_RECIPE)
-    for weight, value in zip(engine.model.weights, made.weights, strict=True):
+    trainer = Trainer(study_file.build_model, digits)
+    made = pretrained.load_or_train(trainer, digits, CLASSES, pretrained.DEFAULT_RECIPE)
+    for weight, value in zip(trainer.model.weights, made.weights, strict=True):
         weight.assign(value)
     among = np.isin(digits.validation_labels, CLASSES)
-    error = engine.whole.validation_error(among)
+    error = trainer.whole.validation_error(among)
     assert error <= 0.01
     assert f"right on {100 * (1 - error):.2f} % of the validation images" in log.text
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "replace", "other model"])
-def test_a_damaged_file_is_made_again(damage, engine, few, folder, log):
-    made = base.load_or_train(engine, few, CLASSES, RECIPE)
+def test_a_damaged_file_is_made_again(damage, trainer, few, folder, log):
+    made = pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     path = next(folder.glob("base-*.npz"))
     if damage == "truncate":
         path.write_bytes(path.read_bytes()[:-5000])
@@ -78,23 +78,23 @@ def test_a_damaged_file_is_made_again(damage, engine, few, folder, log):
     else:
         with path.open("wb") as file:
             np.savez(file, *[np.zeros(3) for _ in made.weights])
-    again = base.load_or_train(engine, few, CLASSES, RECIPE)
+    again = pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     assert again.hash == made.hash
     assert [record.levelname for record in log.records].count("WARNING") == 1
     assert "trained again" in log.text
-    assert base.load_or_train(engine, few, CLASSES, RECIPE).hash == made.hash
+    assert pretrained.load_or_train(trainer, few, CLASSES, RECIPE).hash == made.hash
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(engine, few, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_one_sentence(trainer, few, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path / "file" / "cache"))
     with pytest.raises(UsageError, match=r"cannot be kept in .*TUNER_CACHE_DIR"):
-        base.load_or_train(engine, few, CLASSES, RECIPE)
+        pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
 
 
-def test_the_hash_depends_on_everything_that_decides_the_weights(engine, few, digits, study_file):
-    def hash_of(model=engine.model, images=few, classes=CLASSES, recipe=RECIPE):
-        return base.recipe_hash(model, images, classes, recipe)
+def test_the_hash_depends_on_everything_that_decides_the_weights(trainer, few, digits, study_file):
+    def hash_of(model=trainer.model, images=few, classes=CLASSES, recipe=RECIPE):
+        return pretrained.recipe_hash(model, images, classes, recipe)
 
     assert hash_of() == hash_of(model=study_file.build_model())  # names of unnamed layers differ
     wider = study_file.build_model()
@@ -115,9 +115,9 @@ def _hold(path, held, release):
 
 
 @pytest.fixture
-def locked(engine, few, folder):
+def locked(trainer, few, folder):
     """Another process holds the base's lock until the event is set."""
-    name = f"base-{base.recipe_hash(engine.model, few, CLASSES, RECIPE)}.lock"
+    name = f"base-{pretrained.recipe_hash(trainer.model, few, CLASSES, RECIPE)}.lock"
     context = multiprocessing.get_context("spawn")
     held, release = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(folder / name, held, release))
@@ -128,17 +128,17 @@ def locked(engine, few, folder):
     process.join(30)
 
 
-def test_waits_for_another_process_and_says_so(engine, few, locked, log):
+def test_waits_for_another_process_and_says_so(trainer, few, locked, log):
     timer = threading.Timer(1.0, locked.set)
     timer.start()
-    base.load_or_train(engine, few, CLASSES, RECIPE)
+    pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     assert log.messages[0] == "another process is making the base: waiting for it ..."
 
 
-def test_ctrl_c_ends_the_wait(engine, few, locked):
+def test_ctrl_c_ends_the_wait(trainer, few, locked):
     interrupt.request()
     with pytest.raises(interrupt.HandBack):
-        base.load_or_train(engine, few, CLASSES, RECIPE)
+        pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
 
 
 def test_the_cache_folder_follows_xdg(monkeypatch, tmp_path):

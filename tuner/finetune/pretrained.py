@@ -6,6 +6,7 @@ never meets old weights. Workers that start together wait for the one that train
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import logging
 import math
@@ -13,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -22,7 +24,7 @@ from tuner.errors import UsageError
 from tuner.finetune import cache
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn
-from tuner.finetune.training import Engine, Plan
+from tuner.finetune.training import Plan, Trainer
 from tuner.finetune.weights import Weights, weights_hash
 
 logger = logging.getLogger("tuner.finetune")
@@ -51,21 +53,21 @@ class Base:
     hash: str
 
 
-def load_or_train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recipe) -> Base:
+def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Recipe) -> Base:
     """The base for this model, these images and classes: from the cache, else trained and kept.
 
     Raises:
         UsageError: the cache folder cannot be written.
         HandBack: somebody asked this process to stop.
     """
-    name = f"base-{recipe_hash(engine.model, images, classes, recipe)}.npz"
+    name = f"base-{recipe_hash(trainer.model, images, classes, recipe)}.npz"
     path = cache.folder() / name
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with cache.locked(path, "the base"):
-            weights = _load(path, engine.template)
+            weights = _load(path, trainer.template)
             if weights is None:
-                weights = _train(engine, images, classes, recipe)
+                weights = _train(trainer, images, classes, recipe)
                 _save(path, weights)
     except OSError as error:
         raise UsageError(
@@ -83,6 +85,7 @@ def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], reci
     parts = [
         images.content_hash,
         config,
+        _own_code(model),
         [int(label) for label in classes],
         dataclasses.asdict(recipe),
         [version.split(".")[:2] for version in (keras.__version__, tf.__version__)],
@@ -90,7 +93,24 @@ def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], reci
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
+def _own_code(model: keras.Model) -> list[str]:
+    """The source of layers and activations that are the user's: Keras stores only their names."""
+    parts: list[Any] = []
+    for layer in model.layers:
+        parts += [type(layer), getattr(layer, "activation", None)]
+    ours = ("keras.", "tuner.finetune.")
+    own = [part for part in parts if part and not part.__module__.startswith(ours)]
+    return [_source(part) for part in own]
+
+
+def _source(code: Any) -> str:
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):  # written in a session, or compiled
+        return repr(code)
+
+
+def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
     """Train the base, and log how well it does on the validation images of its classes."""
     label_text = ", ".join(str(label) for label in classes)
     logger.info("training the base on classes %s, once for this machine ...", label_text)
@@ -104,10 +124,10 @@ def _train(engine: Engine, images: Images, classes: Sequence[int], recipe: Recip
         frozen=(),
         seed=recipe.seed,
     )
-    run = engine.start(drawn(engine.template, recipe.init, recipe.seed), plan)
+    run = trainer.start(drawn(trainer.template, recipe.init, recipe.seed), plan)
     run.train_to(len(run.rates))
     accuracy = 1.0 - run.validation_error(np.isin(images.validation_labels, classes))
-    weights: Weights = [weight.numpy() for weight in engine.model.weights]
+    weights: Weights = [weight.numpy() for weight in trainer.model.weights]
     logger.info(
         "the base is right on %.2f %% of the validation images of classes %s (%.0f s, hash %s)",
         100 * accuracy,
