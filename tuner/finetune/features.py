@@ -189,14 +189,14 @@ def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str
     size = np.dtype(KIND).itemsize * math.prod(shape)
     if size > memory_bytes() * MEMORY_SHARE or not cache.make_room("features-*.npy", size):
         logger.info(
-            "no room for %.1f GB of features (%s in %s, the disk, or the memory): training without",
-            size / 1e9,
+            "no room for %.0f MB of features (%s in %s, the disk, or the memory): training without",
+            size / 1e6,
             cache.BOUND_VARIABLE,
             path.parent,
         )
         return False
     logger.info(
-        "computing features of the frozen stages %s, once for this machine (%.1f GB) ...",
+        "computing features of the frozen stages %s, once for this machine (%.0f MB) ...",
         ", ".join(stages),
         size / 1e9,
     )
