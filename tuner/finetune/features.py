@@ -198,7 +198,7 @@ def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str
     logger.info(
         "computing features of the frozen stages %s, once for this machine (%.0f MB) ...",
         ", ".join(stages),
-        size / 1e9,
+        size / 1e6,
     )
     began = time.perf_counter()
     cache.write(path, lambda temporary: _fill(temporary, head, images))
