@@ -8,7 +8,7 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="tuner")
 class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """`keras.layers.BatchNormalization`, 1.5 times as fast to train an image model on a CPU.
+    """`keras.layers.BatchNormalization`, faster to train on a CPU (tests.benchmarks.steps).
 
     Keras 3 composes the layer from elementary operations. This one calls ``FusedBatchNormV3`` for
     images ``(batch, height, width, channels)`` and is Keras's own layer for anything else. As

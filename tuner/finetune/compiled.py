@@ -1,6 +1,6 @@
 """What is compiled: training, batch statistics and validation, each as one TensorFlow graph.
 
-XLA stays off: on CPUs it takes 1.6 times the time for convolutions as small as MNIST's.
+XLA stays off: an earlier measurement on a CPU found it slower for convolutions this small.
 """
 
 import dataclasses
