@@ -19,6 +19,8 @@ SERVERS = {
     "postgresql": os.environ.get("TUNER_TEST_POSTGRESQL", "postgresql://root@127.0.0.1/postgres"),
     "mysql": os.environ.get("TUNER_TEST_MYSQL", "mysql://root@127.0.0.1/test"),
 }
+# Commands run as on a user's machine: without what other tests set for this process.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 
@@ -77,7 +79,7 @@ def start(*arguments: str, cwd: Path = ROOT, **env: str) -> "subprocess.Popen[st
     return subprocess.Popen(
         [sys.executable, "-m", "tuner.run", *arguments],
         cwd=cwd,
-        env={**os.environ, **env},
+        env={**ENVIRONMENT, **env},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import time
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -15,7 +16,7 @@ from tuner.engines.inline import InlineEngine
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
 from tuner.errors import Interrupted, TimedOut, TooManyFailures
-from tuner.machine import threads_per_worker
+from tuner.machine import PRECISION_VARIABLE, worker_variables
 from tuner.search import check_search
 from tuner.settings import RunSettings
 from tuner.storage import (
@@ -94,6 +95,7 @@ class _Launch:
         """The engine, and the study if it is loaded in this process."""
         settings = self.settings
         if settings.workers == 0:
+            os.environ[PRECISION_VARIABLE] = settings.precision
             definition = load(settings.study_file)
             return InlineEngine(definition, self.database, self.me), definition
         local = LocalEngine(
@@ -101,7 +103,7 @@ class _Launch:
             self.database.address,
             self.me,
             workers=settings.workers,
-            threads=threads_per_worker(settings.workers),
+            variables=worker_variables(settings.workers, settings.precision),
         )
         return local, None
 

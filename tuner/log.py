@@ -9,6 +9,9 @@ _context: ContextVar[dict[str, object]] = ContextVar("log context", default={}) 
 
 FORMAT = "%(context)s%(message)s"
 
+ONCE = {"once": True}
+"""Give this as ``extra`` where every worker has the same to say: the first one is heard."""
+
 
 @contextmanager
 def bound(**fields: object) -> Iterator[None]:

@@ -6,9 +6,25 @@ from pathlib import Path
 
 import psutil
 
+THREADS_VARIABLE = "TUNER_THREADS"
+"""Threads of one training process; unset: TensorFlow takes every core of the process."""
+
+# Libraries that would each start a thread a core.
+_THREAD_VARIABLES = (
+    THREADS_VARIABLE,
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+)
+
+PRECISION_VARIABLE = "TUNER_PRECISION"
+"""The type that layers compute in, one of `PRECISIONS`; unset: auto."""
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 # A TensorFlow worker takes 1.0 to 1.4 GB.
 WORKER_MEMORY_BYTES = 1.5e9
 
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -36,6 +52,17 @@ def default_workers() -> int:
 def threads_per_worker(workers: int) -> int:
     """Threads for each of so many workers, so that they do not fight for cores."""
     return max(1, count_cores() // max(1, workers))
+
+
+def worker_variables(workers: int, precision: str) -> dict[str, str]:
+    """Environment variables of each of so many worker processes.
+
+    Args:
+        workers: how many share this machine's cores, at least 1.
+        precision: one of `PRECISIONS`.
+    """
+    threads = str(threads_per_worker(workers))
+    return {**dict.fromkeys(_THREAD_VARIABLES, threads), PRECISION_VARIABLE: precision}
 
 
 def _read(name: str) -> str:
@@ -66,6 +93,19 @@ def cpu_model() -> str:
         fields.setdefault(name.strip(), value.strip())
     keys = ("model name", "cpu family", "model", "stepping")
     return " / ".join(fields[key] for key in keys if key in fields) or platform.machine()
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16; False where Linux does not say.
+
+    Without them bfloat16 is emulated, and slower than float32.
+    """
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return False
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    return bool(_BFLOAT16_FLAGS.intersection(flags))
 
 
 def oom_kills() -> int:

@@ -56,6 +56,12 @@ from tuner.command import execute
     help="percentile, median, patient, hyperband, asha or none. [default: percentile]",
 )
 @click.option(
+    "--precision",
+    metavar="NAME",
+    help="What layers compute in: float32, bfloat16, or auto (bfloat16 where the processor has "
+    "instructions for it). [default: $TUNER_PRECISION, else auto]",
+)
+@click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",

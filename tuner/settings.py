@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UsageError
-from tuner.machine import default_workers
+from tuner.machine import PRECISION_VARIABLE, PRECISIONS, default_workers
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS, closest
 from tuner.study import find_file
 
@@ -35,6 +35,7 @@ class RunSettings:
         trials: the target N, at least 1.
         workers: processes; 0 runs the trials in the command's own process.
         seed: the study's seed, or None to keep the stored one or draw one.
+        precision: one of `tuner.machine.PRECISIONS`, for the workers.
         timeout: seconds until the command drains and exits 5, or None.
         max_failures: failed trials allowed since the command started.
         quiet: one plain line a trial, also on a terminal.
@@ -50,6 +51,7 @@ class RunSettings:
     seed: int | None
     sampler: str
     pruner: str
+    precision: str
     timeout: float | None
     max_failures: int
     quiet: bool
@@ -83,6 +85,7 @@ def resolve_run(flags: Mapping[str, Any]) -> RunSettings:
         seed=flags["seed"],
         sampler=_known("sampler", flags["sampler"] or DEFAULT_SAMPLER, SAMPLERS),
         pruner=_known("pruner", flags["pruner"] or DEFAULT_PRUNER, PRUNERS),
+        precision=_resolve_precision(flags["precision"]),
         timeout=flags["timeout"],
         max_failures=_resolve_max_failures(flags["max_failures"], trials),
         quiet=flags["quiet"],
@@ -99,6 +102,16 @@ def _known(kind: str, name: str, registry: Mapping[str, object]) -> str:
 def resolve_storage(flag: str | None) -> str:
     """The storage URL: ``--storage``, else ``OPTUNA_STORAGE``, else a SQLite file here."""
     return flag or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
+
+
+def _resolve_precision(flag: str | None) -> str:
+    """What layers compute in: ``--precision``, else ``TUNER_PRECISION``, else auto.
+
+    Raises:
+        UsageError: there is no such precision.
+    """
+    name = flag or os.environ.get(PRECISION_VARIABLE) or PRECISIONS[0]
+    return _known("precision", name, dict.fromkeys(PRECISIONS))
 
 
 def _resolve_workers(flag: int | None, trials: int) -> int:

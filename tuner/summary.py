@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tuner import wording
 from tuner.display import Scoreboard
+from tuner.machine import PRECISION_VARIABLE, PRECISIONS
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER
 from tuner.settings import DEFAULT_STORAGE, STORAGE_VARIABLE, RunSettings
 
@@ -73,6 +74,8 @@ def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) 
         words += ["--sampler", settings.sampler]
     if settings.pruner != DEFAULT_PRUNER:
         words += ["--pruner", settings.pruner]
+    if settings.precision not in {PRECISIONS[0], os.environ.get(PRECISION_VARIABLE)}:
+        words += ["--precision", settings.precision]
     if settings.storage not in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}:
         words += ["--storage", shown_url]
     return shlex.join([*words, "--trials", str(2 * board.ended)])

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from tests.conftest import ROOT, run, start, wait_until
 from tests.e2e.test_run import ENDED, has_running, state_counts, trials_of
-from tuner.machine import threads_per_worker
+from tuner.machine import has_bfloat16, threads_per_worker
 
 # studies/mnist.py with 20 batches a trial instead of 1,950.
 FEW_DIGITS = f"""
@@ -58,6 +58,7 @@ def test_a_run_ends_normally_without_the_test_file(
                "--sampler", "random", "--seed", "1", cwd=home, TUNER_CACHE_DIR=cache)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "training the base" in done.stdout
+    assert done.stdout.count("training in ") == 1  # each worker says it, the first is heard
     assert "validation accuracy" in done.stdout
     assert "TensorFlow" not in done.stdout + done.stderr
     trials = trials_of(url, "few")
@@ -70,9 +71,12 @@ def test_a_run_ends_normally_without_the_test_file(
         attrs = trial.user_attrs
         assert attrs["seconds"].keys() == {"setup", "train", "validate"}
         assert attrs["threads"] == threads_per_worker(2)
-        assert (attrs["device"], attrs["precision"]) in {("CPU", "float32"), ("GPU", "float32")}
+        expected = "bfloat16" if has_bfloat16() else "float32"
+        assert attrs["precision"] == expected or attrs["device"] == "GPU"
+        assert len(attrs["report_seconds"]) == len(trial.intermediate_values)
         assert attrs["memory_mb"] > 300
-        cached = attrs["device"] == "CPU" and trial.params["frozen_layers"] >= 2
+        least = 1 if attrs["precision"] == "bfloat16" else 2
+        cached = attrs["device"] == "CPU" and trial.params["frozen_layers"] >= least
         assert attrs["cached_features"] == cached
     assert len({trial.user_attrs["base_hash"] for trial in trials}) == 1
 

@@ -3,6 +3,7 @@
 import os
 
 os.environ.setdefault("TUNER_THREADS", "1")  # before TensorFlow starts
+os.environ.setdefault("TUNER_PRECISION", "float32")  # the same on every machine
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import dataclasses

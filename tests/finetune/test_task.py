@@ -23,7 +23,9 @@ from tuner.outcomes import Diverged
 
 from .curves import CONFIGURATIONS, curve
 
-FACTS = {"seconds", "device", "threads", "precision", "base_hash", "cached_features"}
+FACTS = {
+    "seconds", "report_seconds", "device", "threads", "precision", "base_hash", "cached_features",
+}  # fmt: skip
 
 
 def _run(task, trial, *, optimizer=None, init="pretrained", frozen=0, schedule=lambda done: 1.0):

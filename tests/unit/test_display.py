@@ -17,7 +17,7 @@ SNAPSHOT = Snapshot(None, "val_error", "minimize", 20, "studies/mnist.py", "h")
 SETTINGS = RunSettings(
     study="mnist", study_argument="mnist", study_file=Path("studies/mnist.py"),
     storage="sqlite:///tuner.db", trials=4, workers=2, seed=None, sampler="tpe",
-    pruner="percentile", timeout=None, max_failures=5, quiet=False, verbose=False,
+    pruner="percentile", precision="auto", timeout=None, max_failures=5, quiet=False, verbose=False,
 )  # fmt: skip
 PARAMS: dict[str, object] = {"learning_rate": 0.00123456, "optimizer": "adam"}
 

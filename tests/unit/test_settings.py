@@ -11,8 +11,8 @@ from tuner.storage.urls import redact, resolve
 
 FLAGS: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
-    "seed": None, "sampler": None, "pruner": None, "timeout": None, "max_failures": None,
-    "quiet": False, "verbose": False,
+    "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
+    "max_failures": None, "quiet": False, "verbose": False,
 }  # fmt: skip
 
 
@@ -20,6 +20,7 @@ FLAGS: dict[str, Any] = {
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
+    monkeypatch.delenv("TUNER_PRECISION", raising=False)
     (tmp_path / "s.py").write_text("")
 
 
@@ -31,6 +32,7 @@ def test_defaults() -> None:
     found = resolved()
     assert (found.study, found.storage) == ("s", "sqlite:///tuner.db")
     assert (found.sampler, found.pruner) == ("tpe", "percentile")
+    assert found.precision == "auto"
     assert found.workers == machine.default_workers()
 
 
@@ -38,6 +40,9 @@ def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///from-environment.db")
     assert resolved().storage == "sqlite:///from-environment.db"
     assert resolved(storage="sqlite:///flag.db").storage == "sqlite:///flag.db"
+    monkeypatch.setenv("TUNER_PRECISION", "float32")
+    assert resolved().precision == "float32"
+    assert resolved(precision="bfloat16").precision == "bfloat16"
 
 
 def test_no_more_workers_than_trials() -> None:
@@ -57,6 +62,7 @@ def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> Non
         ({"workers": -1}, "--workers is -1"),
         ({"max_failures": -2}, "--max-failures is -2"),
         ({"sampler": "tp"}, "There is no sampler 'tp'; did you mean 'tpe'?"),
+        ({"precision": "float16"}, "There is no precision 'float16'; did you mean 'bfloat16'?"),
         ({"pruner": "medain"}, "There is no pruner 'medain'; did you mean 'median'?"),
         ({"study": "t.py"}, "There is no study file t.py"),
         ({"study_name": "n" * 600}, "has 600 characters"),

@@ -36,7 +36,8 @@ class _EventHandler(logging.Handler):
         self._events = events
 
     def emit(self, record: logging.LogRecord) -> None:
-        _send(self._events, event="log", text=self.format(record))
+        once = record.getMessage() if getattr(record, "once", False) else None
+        _send(self._events, event="log", text=self.format(record), once=once)
 
 
 def main(events_fd: int) -> int:

@@ -36,13 +36,6 @@ OUTPUT_LINES = 20
 # How long to wait for the last words of a process that has ended, in seconds.
 LAST_WORDS_SECONDS = 2.0
 
-# Libraries that would each start a thread a core.
-_THREAD_VARIABLES = (
-    "TUNER_THREADS",
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-)
 # TensorFlow's notes on the processor would push a worker's last words out of what is kept.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 _ERRORS = {error.exit_code: error for error in (UsageError, StorageError, TooManyFailures)}
@@ -59,20 +52,35 @@ class _Child:
 
 
 class LocalEngine:
-    """Supervised worker processes, see `tuner.engines.interface.Engine`."""
+    """Supervised worker processes, see `tuner.engines.interface.Engine`.
+
+    Args:
+        study_file: what each worker loads.
+        storage: the database's URL, with its password.
+        supervisor: this process.
+        workers: how many processes.
+        variables: environment variables that each of them gets.
+    """
 
     def __init__(
-        self, study_file: Path, storage: str, supervisor: Owner, *, workers: int, threads: int
+        self,
+        study_file: Path,
+        storage: str,
+        supervisor: Owner,
+        *,
+        workers: int,
+        variables: Mapping[str, str],
     ) -> None:
         self._study_file = study_file
         self._storage = storage
         self._supervisor = supervisor
         self._workers = workers
-        self._threads = threads
+        self._variables = variables
         self._children: list[_Child] = []
         self._events: queue.Queue[tuple[_Child, dict[str, object]]] = queue.Queue()
         self._assignment: Assignment | None = None
         self._draining = False
+        self._heard: set[object] = set()  # what workers said that is to be said once
         self._oom_kills = oom_kills()
 
     def start(self) -> None:
@@ -93,7 +101,7 @@ class LocalEngine:
         with contextlib.suppress(queue.Empty):
             while True:
                 child, message = self._events.get(timeout=timeout)
-                events.append(self._understand(child, message))
+                events += self._understand(child, message)
                 timeout = 0.0
         for child in [c for c in self._children if c.process.poll() is not None]:
             events += self._bury(child)
@@ -123,7 +131,6 @@ class LocalEngine:
 
     def _spawn(self, number: int) -> None:
         read_end, write_end = os.pipe()
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
         process = subprocess.Popen(  # noqa: S603 - our own module
             [sys.executable, "-u", "-m", "tuner.engines.child", str(write_end)],
             stdin=subprocess.PIPE,
@@ -131,7 +138,7 @@ class LocalEngine:
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),
             process_group=0,
-            env={**_QUIET, **os.environ, **threads},
+            env={**_QUIET, **os.environ, **self._variables},
             text=True,
             errors="replace",
         )
@@ -172,14 +179,17 @@ class LocalEngine:
                 with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
                     self._events.put((child, json.loads(line)))
 
-    def _understand(self, child: _Child, message: dict[str, object]) -> Event:
+    def _understand(self, child: _Child, message: dict[str, object]) -> list[Event]:
         kind, text = message["event"], str(message.get("text", ""))
         if kind == "loaded":
-            return Loaded(Snapshot.from_json(text))
+            return [Loaded(Snapshot.from_json(text))]
         if kind == "log":
-            return LogLine(text)
+            once = message["once"]
+            heard = once is not None and once in self._heard
+            self._heard.add(once)
+            return [] if heard else [LogLine(text)]
         child.refused = True
-        return Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))
+        return [Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))]
 
     def _bury(self, child: _Child) -> list[Event]:
         _kill_group(child)  # what it started must not outlive it, nor hold its pipes open
@@ -189,7 +199,7 @@ class LocalEngine:
         with contextlib.suppress(queue.Empty):
             while True:
                 speaker, message = self._events.get_nowait()
-                events.append(self._understand(speaker, message))
+                events += self._understand(speaker, message)
         self._children.remove(child)
         with contextlib.suppress(BrokenPipeError):  # it died before it read what we wrote
             _pipe(child.process.stdin).close()

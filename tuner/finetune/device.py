@@ -1,9 +1,10 @@
-"""Where training runs: the threads TensorFlow may use, and what a trial records about them.
+"""Where training runs: the threads and the GPU memory that TensorFlow may use.
 
-Importing this module sets the threads, so it comes before anything that computes: TensorFlow fixes
+Importing this module sets both, so it comes before anything that computes: TensorFlow fixes
 its thread pools with the first operation of a process.
 """
 
+import contextlib
 import os
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
@@ -13,10 +14,7 @@ import keras
 import tensorflow as tf
 
 from tuner.errors import UsageError
-from tuner.machine import count_cores
-
-THREADS_VARIABLE = "TUNER_THREADS"
-"""Threads of one training process; unset: TensorFlow takes every core of the process."""
+from tuner.machine import THREADS_VARIABLE, count_cores
 
 
 def check_backend() -> None:
@@ -69,10 +67,22 @@ def kind() -> str:
     return "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 
 
-def precision() -> str:
-    """The type that layers compute in, by Keras's name: ``"float32"``."""
-    return str(keras.config.dtype_policy().name)
+def gpu_has_bfloat16() -> bool:
+    """Whether every GPU has instructions for bfloat16: NVIDIA's do from compute capability 8."""
+    details = [
+        tf.config.experimental.get_device_details(gpu)
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return all(detail.get("compute_capability", (0, 0)) >= (8, 0) for detail in details)
+
+
+def grow_gpu_memory() -> None:
+    """Take a GPU's memory as it is needed, so that workers can share one."""
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError):  # the GPU is in use already
+            tf.config.experimental.set_memory_growth(gpu, enable=True)
 
 
 check_backend()
 set_threads()
+grow_gpu_memory()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import optuna
 
 from tuner.errors import UsageError
-from tuner.finetune import cache, device, pretrained, randomness
+from tuner.finetune import cache, device, precision, pretrained, randomness
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages
@@ -106,6 +106,7 @@ class FineTune:
             HandBack: somebody asked this process to stop.
         """
         cache.bound_bytes()
+        precision.tell(self._trainer.model)
         _ = self._base
 
     def run(
@@ -120,8 +121,9 @@ class FineTune:
         """Train one configuration, reporting its validation error as it goes.
 
         The trial's user attributes then say where and how long it trained: ``seconds`` (by phase),
-        ``device``, ``threads``, ``precision``, ``base_hash`` and ``cached_features`` (whether it
-        trained on stored outputs of its frozen stages).
+        ``report_seconds`` (until each report), ``device``, ``threads``, ``precision``,
+        ``base_hash`` and ``cached_features`` (whether it trained on stored outputs of its frozen
+        stages).
 
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
@@ -142,9 +144,9 @@ class FineTune:
             UsageError: ``init``, ``frozen_stages`` or the optimizer cannot be used.
             HandBack: somebody asked this process to stop.
         """
-        seconds = dict.fromkeys(("setup", "train", "validate"), 0.0)
+        clock = _Clock()
         with self._one_run:
-            with _timed(seconds, "setup"):
+            with clock.phase("setup"):
                 plan = Plan(
                     rows=np.arange(len(self._images.train_labels)),
                     epochs=self.epochs,
@@ -156,11 +158,11 @@ class FineTune:
                 )
                 training = self._trainer.start(self._starting_weights(init, plan), plan)
             try:
-                error = self._follow(trial, self._curve(training, seconds))
+                error = self._follow(trial, self._curve(training, clock))
             except optuna.TrialPruned:
-                self._record(trial, training, seconds)
+                self._record(trial, training, clock)
                 raise
-            self._record(trial, training, seconds)
+            self._record(trial, training, clock)
             return error
 
     def _first_stages(self, count: int) -> Sequence[str]:
@@ -178,14 +180,15 @@ class FineTune:
         from_base = stages_from_base(init, self.stages, plan.frozen)
         return with_stages(self._trainer.model, new, self._base.weights, from_base)
 
-    def _curve(self, training: Run, seconds: dict[str, float]) -> Iterator[tuple[int, float]]:
+    def _curve(self, training: Run, clock: "_Clock") -> Iterator[tuple[int, float]]:
         """Train, and yield (step, validation error); NaN once the loss is not finite."""
         batches_per_step = len(training.rates) / self.report_at[-1]
         for step in self.report_at:
-            with _timed(seconds, "train"):
+            with clock.phase("train"):
                 finite = training.train_to(math.ceil(step * batches_per_step))
-            with _timed(seconds, "validate"):
+            with clock.phase("validate"):
                 error = training.validation_error() if finite else math.nan
+            clock.report(step)
             yield step, error
 
     def _follow(self, trial: optuna.Trial, curve: Iterator[tuple[int, float]]) -> float:
@@ -204,13 +207,14 @@ class FineTune:
                 raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
         return error
 
-    def _record(self, trial: optuna.Trial, training: Run, seconds: dict[str, float]) -> None:
+    def _record(self, trial: optuna.Trial, training: Run, clock: "_Clock") -> None:
         """Write into the trial where and how long it trained."""
         facts = {
-            "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
+            "seconds": {phase: round(value, 2) for phase, value in clock.phases.items()},
+            "report_seconds": {step: round(value, 2) for step, value in clock.reports.items()},
             "device": device.kind(),
             "threads": device.threads(),
-            "precision": device.precision(),
+            "precision": precision.of_model(self._trainer.model),
             "base_hash": self._base.hash,
             "cached_features": training.reads is not self._trainer.whole,
         }
@@ -235,11 +239,27 @@ def guessing_error(labels: npt.NDArray[Any], n_classes: int) -> float:
     return 1.0 - max(share, chance + luck)
 
 
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Add the time that the block takes to ``seconds[phase]``."""
-    began = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[phase] += time.perf_counter() - began
+class _Clock:
+    """Where the time of one trial goes.
+
+    Attributes:
+        phases: seconds of each phase.
+        reports: step -> seconds of all phases until its report.
+    """
+
+    def __init__(self) -> None:
+        self.phases = dict.fromkeys(("setup", "train", "validate"), 0.0)
+        self.reports: dict[int, float] = {}
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time that the block takes to ``phases[name]``."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.phases[name] += time.perf_counter() - began
+
+    def report(self, step: int) -> None:
+        """Note that ``step`` is reported now."""
+        self.reports[step] = sum(self.phases.values())

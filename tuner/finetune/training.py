@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tuner import interrupt
 from tuner.errors import UsageError
-from tuner.finetune import features, randomness
+from tuner.finetune import features, precision, randomness
 from tuner.finetune.compiled import (
     Loop,
     compile_statistics,
@@ -189,7 +189,9 @@ class Trainer:
     compiled: ClassVar[int] = 0
 
     def __init__(self, build_model: Callable[[], keras.Model], images: Images) -> None:
-        self.model = build_model()
+        with precision.scope():
+            self.model = build_model()
+        precision.keep_logits_exact(self.model)
         self.template: Weights = [weight.numpy() for weight in self.model.weights]
         self.train_labels = tf.constant(images.train_labels)
         self._images = images
