@@ -133,12 +133,16 @@ class _Launch:
     def _register(self, snapshot: Snapshot) -> StudyRecord:
         settings = self.settings
         check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
-        search = {"sampler": settings.sampler, "pruner": settings.pruner}
+        search = {
+            "sampler": settings.sampler,
+            "pruner": settings.pruner,
+            "precision": settings.precision,
+        }
         record = register(
             self.database, settings.study, snapshot, seed=settings.seed, search=search
         )
-        if record.warning:
-            self.display.note(record.warning)
+        for warning in record.warnings:
+            self.display.note(warning)
         return record
 
     def _supervise(self, engine: Engine, snapshot: Snapshot, record: StudyRecord) -> Scoreboard:

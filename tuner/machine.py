@@ -19,7 +19,8 @@ _THREAD_VARIABLES = (
 
 PRECISION_VARIABLE = "TUNER_PRECISION"
 """The type that layers compute in, one of `PRECISIONS`; unset: auto."""
-PRECISIONS = ("auto", "float32", "bfloat16")
+AUTO = "auto"
+PRECISIONS = (AUTO, "float32", "bfloat16")
 
 # A TensorFlow worker takes 1.0 to 1.4 GB.
 WORKER_MEMORY_BYTES = 1.5e9
@@ -96,9 +97,9 @@ def cpu_model() -> str:
 
 
 def has_bfloat16() -> bool:
-    """Whether the processor has instructions for bfloat16; False where Linux does not say.
+    """Whether this is an x86 processor with instructions for bfloat16, as far as Linux says.
 
-    Without them bfloat16 is emulated, and slower than float32.
+    Without them bfloat16 is emulated, and slower than float32. Other processors were not measured.
     """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

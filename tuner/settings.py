@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tuner.errors import UsageError
-from tuner.machine import PRECISION_VARIABLE, PRECISIONS, default_workers
+from tuner.machine import AUTO, PRECISION_VARIABLE, PRECISIONS, default_workers
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS, closest
 from tuner.study import find_file
 
@@ -110,7 +110,7 @@ def _resolve_precision(flag: str | None) -> str:
     Raises:
         UsageError: there is no such precision.
     """
-    name = flag or os.environ.get(PRECISION_VARIABLE) or PRECISIONS[0]
+    name = flag or os.environ.get(PRECISION_VARIABLE) or AUTO
     return _known("precision", name, dict.fromkeys(PRECISIONS))
 
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tuner import wording
 from tuner.display import Scoreboard
-from tuner.machine import PRECISION_VARIABLE, PRECISIONS
+from tuner.machine import AUTO, PRECISION_VARIABLE
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER
 from tuner.settings import DEFAULT_STORAGE, STORAGE_VARIABLE, RunSettings
 
@@ -74,7 +74,7 @@ def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) 
         words += ["--sampler", settings.sampler]
     if settings.pruner != DEFAULT_PRUNER:
         words += ["--pruner", settings.pruner]
-    if settings.precision not in {PRECISIONS[0], os.environ.get(PRECISION_VARIABLE)}:
+    if {settings.precision, os.environ.get(PRECISION_VARIABLE, AUTO)} != {AUTO}:
         words += ["--precision", settings.precision]
     if settings.storage not in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}:
         words += ["--storage", shown_url]

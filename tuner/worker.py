@@ -84,7 +84,11 @@ class ServedStudy(optuna.Study):
 
 
 class Worker:
-    """Takes trials of one study, one at a time."""
+    """Takes trials of one study, one at a time.
+
+    Attributes:
+        megabytes: this process's own memory after its first trial, and after its last one.
+    """
 
     def __init__(
         self, definition: Definition, assignment: Assignment, database: Database, owner: Owner
@@ -98,6 +102,7 @@ class Worker:
         here = environment.describe()
         self._environment = environment.digest(here)
         record_environment(database, assignment.study_id, self._environment, here)
+        self.megabytes = (0, 0)
 
     def work(self) -> Iterator[None]:
         """Run trials until the study has reached its target or somebody asks to stop.
@@ -135,6 +140,8 @@ class Worker:
             given = self._claims.hand_back(self._owner, death=OUT_OF_MEMORY)
             logger.warning("out of memory: %s", given.in_words())
             return
+        now = own_megabytes()
+        self.megabytes = (self.megabytes[0] or now, now)
         values = None if ending.value is None else [ending.value]
         frozen = self._database.storage.get_trial(claim.trial_id)
         study.sampler.after_trial(_filter_study(study, frozen), frozen, ending.state, values)
@@ -143,7 +150,7 @@ class Worker:
             "worker": self._assignment.worker,
             "host": self._owner.host,
             "environment": self._environment,
-            "memory_mb": own_megabytes(),
+            "memory_mb": self.megabytes[1],
             OUTCOME_ATTR: ending.outcome,
         }
         if ending.reason:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,19 +38,23 @@ class Curves:
     Attributes:
         params: the configurations: columns `PARAMS`, (n_trials, 4).
         steps: the reported steps, in quarter epochs, (n_steps,).
-        errors: validation errors, (n_trials, n_steps); NaN after a divergence.
-        seconds: of training and validation until each report, on one core, (n_trials, n_steps).
+        errors: validation errors, (n_trials, n_steps); 1 at a divergence, and NaN after it.
+        seconds: of the trial until each report, on one core, (n_trials, n_steps).
+        provenance: versions, processor, precision.
     """
 
     params: pd.DataFrame
     steps: npt.NDArray[np.int64]
     errors: npt.NDArray[np.float64]
     seconds: npt.NDArray[np.float64]
+    provenance: dict[str, Any]
 
 
 def load() -> Curves:
     """Read the recorded curves."""
-    rows = pd.read_csv(FILE, comment="#")
+    with gzip.open(FILE, "rt") as file:
+        provenance = json.loads(file.readline().split(" ", 2)[2])
+    rows = pd.read_csv(FILE, comment="#", float_precision="round_trip")
     table = rows.pivot_table(index="trial", columns="step", values=["val_error", "seconds"])
     params = rows.groupby("trial")[list(PARAMS)].first()
     return Curves(
@@ -57,6 +62,7 @@ def load() -> Curves:
         np.array(table["val_error"].columns),
         table["val_error"].to_numpy(),
         table["seconds"].to_numpy(),
+        provenance,
     )
 
 

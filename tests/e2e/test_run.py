@@ -443,3 +443,33 @@ def test_optunas_own_command_reads_the_result(sqlite: tuple[str, Path]) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert listed.stdout.count('"number"') == 5
+
+
+# Keeps 400 MB of each trial, as an objective may that builds a model for each.
+LEAKING = """
+import os
+
+kept = []
+
+def objective(trial):
+    kept.append(b"x" * 400_000_000)
+    trial.set_user_attr("pid", os.getpid())
+    return trial.suggest_float("x", 0, 1)
+"""
+
+
+def test_a_worker_that_grows_is_replaced_between_trials(
+    write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    study = str(write_study(LEAKING, "leaking"))
+    done = run("--study", study, "--trials", "9", "--workers", "1", "--storage", url)
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(url, "leaking")
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 9
+    # About 450, 850 and 1,250 MB: more than 600 above the first, and more than twice as much.
+    pids = Counter(trial.user_attrs["pid"] for trial in trials)
+    assert sorted(pids.values()) == [3, 3, 3]
+    assert max(trial.user_attrs["memory_mb"] for trial in trials) < 1500
+    assert "died" not in done.stdout
+    assert "exited" not in done.stdout

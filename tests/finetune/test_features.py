@@ -57,10 +57,15 @@ def losses_and_errors(trainer, weights, frozen):
     return losses, errors, run
 
 
-@pytest.mark.parametrize("count", [2, 3, 4])
+@pytest.mark.parametrize(
+    ("precision", "count"),
+    [("float32", 2), ("float32", 3), ("float32", 4),
+     ("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 3), ("bfloat16", 4)],
+)  # fmt: skip
 def test_training_on_features_is_training_behind_frozen_stages(
-    count, weights, study_file, few, folder, monkeypatch
+    precision, count, weights, study_file, few, folder, monkeypatch
 ):
+    monkeypatch.setenv("TUNER_PRECISION", precision)
     stages = study_file.STAGES[:count]
     with_features = Trainer(study_file.build_model, few)
     cached = losses_and_errors(with_features, weights, stages)
@@ -90,6 +95,24 @@ def test_features_are_computed_once_and_then_mapped(weights, study_file, few, fo
     assert caplog.text.count("computing features") == 2
     assert len(list(folder.glob("features-*.npy"))) == 2
     assert not list(folder.glob("*.tmp"))
+
+
+def test_each_precision_has_features_of_its_own(weights, study_file, few, folder, monkeypatch):
+    stages = study_file.STAGES[:3]
+    for _ in range(2):
+        for name in ("float32", "bfloat16"):
+            monkeypatch.setenv("TUNER_PRECISION", name)
+            Trainer(study_file.build_model, few).start(weights, plan(stages))
+    one, other = sorted(folder.glob("features-*.npy"), key=lambda path: path.stat().st_size)
+    assert other.stat().st_size == pytest.approx(2 * one.stat().st_size, rel=0.01)
+
+
+def test_a_bound_of_zero_switches_features_off(weights, study_file, few, folder, monkeypatch):
+    stages = study_file.STAGES[:3]
+    Trainer(study_file.build_model, few).start(weights, plan(stages))
+    monkeypatch.setenv("TUNER_CACHE_GB", "0")
+    trainer = Trainer(study_file.build_model, few)
+    assert trainer.start(weights, plan(stages)).reads is trainer.whole
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "another shape"])
@@ -126,7 +149,7 @@ def test_without_room_the_training_goes_on_without_features(
     weights, study_file, few, folder, monkeypatch, caplog
 ):
     caplog.set_level("INFO", logger="tuner.finetune")
-    monkeypatch.setenv("TUNER_CACHE_GB", "0")
+    monkeypatch.setenv("TUNER_CACHE_GB", "0.001")
     trainer = Trainer(study_file.build_model, few)
     run = trainer.start(weights, plan(study_file.STAGES[:3]))
     assert run.reads is trainer.whole

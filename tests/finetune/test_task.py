@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from tuner import interrupt
 from tuner.errors import UsageError
 from tuner.finetune import images
+from tuner.finetune.clock import PHASES
 from tuner.finetune.task import guessing_error
 from tuner.finetune.training import STATISTICS_IMAGES, Plan, Trainer, compiled_loops
 from tuner.outcomes import Diverged
@@ -65,8 +66,11 @@ def test_the_objective_runs_a_sampled_trial(task, study_file, study, monkeypatch
     assert set(stored.user_attrs) == FACTS
     assert stored.user_attrs["device"] in {"CPU", "GPU"}
     assert stored.user_attrs["precision"] == "float32"
-    assert set(stored.user_attrs["seconds"]) == {"setup", "train", "validate"}
+    assert set(stored.user_attrs["seconds"]) == set(PHASES)
     assert stored.user_attrs["seconds"]["train"] > 0
+    after = list(stored.user_attrs["report_seconds"].values())
+    assert after == sorted(after)
+    assert after[-1] == pytest.approx(sum(stored.user_attrs["seconds"].values()), abs=0.05)
     assert len(stored.user_attrs["base_hash"]) == 64
 
 

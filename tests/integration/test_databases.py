@@ -78,14 +78,28 @@ def test_another_definition_under_the_same_name_is_refused(
 def test_another_seed_is_refused_and_another_file_only_warned_of(tmp_path: Path) -> None:
     database = open_database(f"sqlite:///{tmp_path}/tuner.db")
     first = register(database, "study", SNAPSHOT, seed=5, search={})
-    assert (first.seed, first.warning) == (5, "")
+    assert (first.seed, first.warnings) == (5, [])
     with pytest.raises(UsageError, match="--seed 5, and 6"):
         register(database, "study", SNAPSHOT, seed=6, search={})
     edited = Snapshot(**{**SNAPSHOT.__dict__, "file_hash": "other"})
     again = register(database, "study", edited, seed=None, search={})
     assert again.seed == 5
-    assert "changed since the last run" in again.warning
-    assert register(database, "study", edited, seed=5, search={}).warning == ""
+    assert "changed since the last run" in again.warnings[0]
+    assert register(database, "study", edited, seed=5, search={}).warnings == []
+
+
+def test_another_precision_warns(tmp_path: Path) -> None:
+    database = open_database(f"sqlite:///{tmp_path}/tuner.db")
+
+    def register_with(precision: str) -> list[str]:
+        search = {"precision": precision}
+        return register(database, "study", SNAPSHOT, seed=None, search=search).warnings
+
+    assert register_with("auto") == []
+    assert register_with("auto") == []
+    (warning,) = register_with("float32")
+    assert "with --precision auto, and now runs with float32" in warning
+    database.close()
     database.close()
 
 

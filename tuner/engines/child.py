@@ -22,10 +22,17 @@ from tuner.storage import Owner, open_database
 from tuner.study import load
 from tuner.worker import Assignment, Worker
 
+# A worker that has grown by so much since its first trial, in MB, and to more than twice its size,
+# leaves, and a fresh one takes its place: its 1.5 GB (WORKER_MEMORY_BYTES) are then about full. A
+# leak of 24 MB a trial, as of a model built for each, is a start in 25 trials.
+MOST_GROWTH_MEGABYTES = 600
 # An orphan has this long to hand its trial back, in seconds; then it ends anyway.
 ORPHAN_SECONDS = 5.0
 # How often a worker without an assignment looks whether it should end, in seconds.
 LOOK_SECONDS = 0.2
+
+
+logger = logging.getLogger("tuner.engines.child")  # this module's own name is __main__
 
 
 class _EventHandler(logging.Handler):
@@ -73,8 +80,13 @@ def _serve(start: dict[str, Any], inbox: "queue.Queue[dict[str, Any]]", events: 
         definition.prepare()
         database = open_database(start["storage"])
         try:
-            for _ in Worker(definition, assignment, database, Owner(**start["owner"])).work():
-                pass
+            worker = Worker(definition, assignment, database, Owner(**start["owner"]))
+            for _ in worker.work():
+                first, now = worker.megabytes
+                if now - first > max(MOST_GROWTH_MEGABYTES, first):
+                    logger.debug("leaving: grown from %d to %d MB", first, now)
+                    _send(events, event="leaving")
+                    break
         finally:
             database.close()
 

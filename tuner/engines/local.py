@@ -49,6 +49,7 @@ class _Child:
     readers: list[threading.Thread]
     output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
     refused: bool = False
+    leaving: bool = False  # it holds no trial, and another is to take its place
 
 
 class LocalEngine:
@@ -188,6 +189,9 @@ class LocalEngine:
             heard = once is not None and once in self._heard
             self._heard.add(once)
             return [] if heard else [LogLine(text)]
+        if kind == "leaving":
+            child.leaving = True
+            return []
         child.refused = True
         return [Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))]
 
@@ -204,6 +208,9 @@ class LocalEngine:
         with contextlib.suppress(BrokenPipeError):  # it died before it read what we wrote
             _pipe(child.process.stdin).close()
         death = self._cause_of_death(child)
+        if child.leaving and death is None and not self._draining:
+            self._spawn(child.number)
+            return events
         return [*events, Gone(child.owner, death, list(child.output))]
 
     def _cause_of_death(self, child: _Child) -> str | None:

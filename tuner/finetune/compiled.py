@@ -57,7 +57,8 @@ def compile_training(model: keras.Model, optimizer: keras.optimizers.Optimizer, 
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([weight.value for weight in weights])
             loss = loss_of(labels, model(images, training=True))
-            loss += sum(model.losses)  # of regularisers, where the model has them
+            for of_regulariser in model.losses:  # in the precision of its layer
+                loss += tf.cast(of_regulariser, loss.dtype)
         gradients = tape.gradient(loss, [weight.value for weight in weights])
         optimizer.learning_rate.assign(rate)
         optimizer.apply(gradients, weights)

@@ -79,7 +79,7 @@ def gpu_has_bfloat16() -> bool:
 def grow_gpu_memory() -> None:
     """Take a GPU's memory as it is needed, so that workers can share one."""
     for gpu in tf.config.list_physical_devices("GPU"):
-        with contextlib.suppress(RuntimeError):  # the GPU is in use already
+        with contextlib.suppress(RuntimeError, ValueError):  # in use already, or divided
             tf.config.experimental.set_memory_growth(gpu, enable=True)
 
 

@@ -94,7 +94,7 @@ def load_or_compute(model: keras.Model, stages: Sequence[str], images: Images) -
         HandBack: somebody asked this process to stop.
     """
     count = count_still_layers(model, stages)
-    if count is None or device.kind() != "CPU":
+    if count is None or device.kind() != "CPU" or not cache.bound_bytes():
         return None
     head = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers[:count]])
     if None in head.output_shape[1:] or head.outputs[0].dtype not in STORED_AS:

@@ -1,11 +1,12 @@
 """Precision: the type that the layers of a model compute in.
 
 ============  =====================================================================================
-``auto``      bfloat16 where the processor or the GPU has instructions for it, else float32; a
-              policy that the study file set by ``keras.config.set_dtype_policy`` is kept
+``auto``      bfloat16 where the processor or the GPU has instructions for it, else float32; but a
+              policy other than float32 that the study file set by
+              ``keras.config.set_dtype_policy`` is kept
 ``float32``   as Keras's default
 ``bfloat16``  layers compute in bfloat16 and keep their weights in float32 (Keras's policy
-              ``mixed_bfloat16``); the logits are float32
+              ``mixed_bfloat16``); the layer that makes the logits computes in float32
 ============  =====================================================================================
 """
 
@@ -20,31 +21,30 @@ import keras
 from tuner.errors import UsageError
 from tuner.finetune import device
 from tuner.log import ONCE
-from tuner.machine import PRECISION_VARIABLE, PRECISIONS, has_bfloat16
+from tuner.machine import AUTO, PRECISION_VARIABLE, PRECISIONS, has_bfloat16
 
 logger = logging.getLogger("tuner.finetune")
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 
 
-def policy_name() -> str:
-    """The Keras dtype policy to build a model with, from ``TUNER_PRECISION``.
+def chosen() -> str | None:
+    """The precision that ``TUNER_PRECISION`` asks for; None: the study file's own policy.
 
     Raises:
         UsageError: the variable names no precision.
     """
-    asked = os.environ.get(PRECISION_VARIABLE) or "auto"
+    asked = os.environ.get(PRECISION_VARIABLE) or AUTO
     if asked not in PRECISIONS:
         raise UsageError(
             f"{PRECISION_VARIABLE}={asked!r} is no precision: set it to {', '.join(PRECISIONS)}, "
-            "or unset it for auto."
+            f"or unset it for {AUTO}."
         )
-    if asked != "auto":
-        return _POLICIES[asked]
-    of_study = str(keras.config.dtype_policy().name)
-    if of_study != "float32":
-        return of_study
-    return _POLICIES["bfloat16" if _has_bfloat16() else "float32"]
+    if asked != AUTO:
+        return asked
+    if keras.config.dtype_policy().name != "float32":
+        return None
+    return "bfloat16" if _has_bfloat16() else "float32"
 
 
 def _has_bfloat16() -> bool:
@@ -55,8 +55,9 @@ def _has_bfloat16() -> bool:
 @contextlib.contextmanager
 def scope() -> Iterator[None]:
     """Layers that are made within compute in the chosen precision, unless they name another."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy_name())
+    before, name = keras.config.dtype_policy(), chosen()
+    if name is not None:
+        keras.config.set_dtype_policy(_POLICIES[name])
     try:
         yield
     finally:
@@ -64,15 +65,19 @@ def scope() -> Iterator[None]:
 
 
 def keep_logits_exact(model: keras.Model) -> None:
-    """Let the last layer compute in float32: two logits that are equal in bfloat16 are no tie."""
+    """Let the last layer compute in float32: two logits that are equal in bfloat16 are no tie.
+
+    A model in the last layer's place is left as it is.
+    """
     last: Any = model.layers[-1]
     if not hasattr(last, "layers") and last.compute_dtype != last.variable_dtype:
         last.dtype_policy = keras.DTypePolicy(last.variable_dtype)
 
 
 def of_model(model: keras.Model) -> str:
-    """What the model computes in: ``"float32"``, ``"bfloat16"``, or what its layers were told."""
-    return str(model.layers[0].compute_dtype)
+    """What the model's first layer with weights computes in, such as ``"bfloat16"``."""
+    first = next((layer for layer in model.layers if layer.weights), model)
+    return str(first.compute_dtype)
 
 
 def tell(model: keras.Model) -> None:

@@ -1,11 +1,9 @@
 """`FineTune`: what a study file declares once, and runs once a trial."""
 
-import contextlib
 import dataclasses
 import functools
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import optuna
 
 from tuner.errors import UsageError
 from tuner.finetune import cache, device, precision, pretrained, randomness
+from tuner.finetune.clock import Clock
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages
@@ -144,7 +143,7 @@ class FineTune:
             UsageError: ``init``, ``frozen_stages`` or the optimizer cannot be used.
             HandBack: somebody asked this process to stop.
         """
-        clock = _Clock()
+        clock = Clock()
         with self._one_run:
             with clock.phase("setup"):
                 plan = Plan(
@@ -156,7 +155,7 @@ class FineTune:
                     frozen=self._first_stages(frozen_stages),
                     seed=randomness.seed_of(trial),
                 )
-                training = self._trainer.start(self._starting_weights(init, plan), plan)
+                training = self._trainer.start(self._starting_weights(init, plan), plan, clock)
             try:
                 error = self._follow(trial, self._curve(training, clock))
             except optuna.TrialPruned:
@@ -180,7 +179,7 @@ class FineTune:
         from_base = stages_from_base(init, self.stages, plan.frozen)
         return with_stages(self._trainer.model, new, self._base.weights, from_base)
 
-    def _curve(self, training: Run, clock: "_Clock") -> Iterator[tuple[int, float]]:
+    def _curve(self, training: Run, clock: Clock) -> Iterator[tuple[int, float]]:
         """Train, and yield (step, validation error); NaN once the loss is not finite."""
         batches_per_step = len(training.rates) / self.report_at[-1]
         for step in self.report_at:
@@ -207,7 +206,7 @@ class FineTune:
                 raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
         return error
 
-    def _record(self, trial: optuna.Trial, training: Run, clock: "_Clock") -> None:
+    def _record(self, trial: optuna.Trial, training: Run, clock: Clock) -> None:
         """Write into the trial where and how long it trained."""
         facts = {
             "seconds": {phase: round(value, 2) for phase, value in clock.phases.items()},
@@ -237,29 +236,3 @@ def guessing_error(labels: npt.NDArray[Any], n_classes: int) -> float:
     chance = 1.0 / n_classes
     luck = 3.0 * math.sqrt(chance * (1.0 - chance) / len(labels))
     return 1.0 - max(share, chance + luck)
-
-
-class _Clock:
-    """Where the time of one trial goes.
-
-    Attributes:
-        phases: seconds of each phase.
-        reports: step -> seconds of all phases until its report.
-    """
-
-    def __init__(self) -> None:
-        self.phases = dict.fromkeys(("setup", "train", "validate"), 0.0)
-        self.reports: dict[int, float] = {}
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the time that the block takes to ``phases[name]``."""
-        began = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.phases[name] += time.perf_counter() - began
-
-    def report(self, step: int) -> None:
-        """Note that ``step`` is reported now."""
-        self.reports[step] = sum(self.phases.values())

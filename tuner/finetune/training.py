@@ -19,6 +19,7 @@ import tensorflow as tf
 from tuner import interrupt
 from tuner.errors import UsageError
 from tuner.finetune import features, precision, randomness
+from tuner.finetune.clock import Clock
 from tuner.finetune.compiled import (
     Loop,
     compile_statistics,
@@ -120,6 +121,7 @@ class Run:
         loop: the compiled training.
         plan: how it goes.
         rates: learning rate of every batch, (n_batches,).
+        clock: told of compiling.
         batch: how many batches are done.
     """
 
@@ -128,7 +130,9 @@ class Run:
     loop: Loop
     plan: Plan
     rates: npt.NDArray[np.float32]
+    clock: Clock
     batch: int = 0
+    _shuffled: tuple[int, npt.NDArray[np.int32]] | None = None  # the present epoch's batches
 
     def train_to(self, batch: int) -> bool:
         """Train until ``batch`` batches are done; return whether the loss stayed finite.
@@ -136,15 +140,14 @@ class Run:
         Raises:
             HandBack: somebody asked this process to stop; asked for between pieces.
         """
-        plan, per_epoch = self.plan, self.plan.batches_per_epoch
+        per_epoch = self.plan.batches_per_epoch
         while self.batch < batch:
             interrupt.check()
             epoch, offset = divmod(self.batch, per_epoch)
             count = min(PIECE_BATCHES, batch - self.batch, per_epoch - offset)
-            order = randomness.epoch_batches(plan.rows, plan.batch_size, plan.seed, epoch)
             loss = self.loop.train(
                 (self.reads.train_images, self.trainer.train_labels),
-                tf.constant(order[offset : offset + count]),
+                tf.constant(self._order(epoch)[offset : offset + count]),
                 tf.constant(self.rates[self.batch : self.batch + count]),
                 tf.constant(self._dropout_seeds()),
                 tf.constant(self.batch, tf.int64),
@@ -166,8 +169,16 @@ class Run:
         rows = self.plan.rows
         spread = np.linspace(0, len(rows) - 1, min(STATISTICS_IMAGES, len(rows))).astype(np.int32)
         images = tf.gather(self.reads.train_images, rows[spread])
-        self.trainer.take_statistics(self.reads)(images)
+        self.trainer.take_statistics(self.reads, self.clock)(images)
         return self.reads.validation_error(among)
+
+    def _order(self, epoch: int) -> npt.NDArray[np.int32]:
+        """The batches of an epoch, shuffled once."""
+        if self._shuffled is None or self._shuffled[0] != epoch:
+            plan = self.plan
+            batches = randomness.epoch_batches(plan.rows, plan.batch_size, plan.seed, epoch)
+            self._shuffled = (epoch, batches)
+        return self._shuffled[1]
 
     def _dropout_seeds(self) -> npt.NDArray[np.int64]:
         """One seed for each random layer of the model."""
@@ -205,44 +216,50 @@ class Trainer:
         self._loops: dict[str, Loop] = {}
         self._take_statistics: dict[str, Callable[..., Any]] = {}
 
-    def start(self, weights: Weights, plan: Plan) -> Run:
+    def start(self, weights: Weights, plan: Plan, clock: Clock | None = None) -> Run:
         """Begin a training: everything that a former one left behind is set anew.
 
         Args:
             weights: to start from, in the order of ``model.weights``.
             plan: how the training goes.
+            clock: told of features and compiling.
         """
+        clock = clock or Clock()
         for variable, value in zip(self.model.weights, weights, strict=True):
             variable.assign(value)
         freeze(self.model, plan.frozen)
-        reads = self._inputs(plan.frozen)
-        loop = self._loop(plan.optimizer, reads)
+        with clock.phase("features"):
+            reads = self._inputs(plan.frozen, clock)
+        with clock.phase("tracing"):
+            loop = self._loop(plan.optimizer, reads)
         for variable, value in zip(loop.optimizer.variables, loop.fresh, strict=True):
             variable.assign(value)
         total = plan.epochs * plan.batches_per_epoch
         peak = _peak_rate(plan.optimizer)
         rates = [peak * plan.schedule((batch + 0.5) / total) for batch in range(total)]
-        return Run(self, reads, loop, plan, np.array(rates, dtype=np.float32))
+        return Run(self, reads, loop, plan, np.array(rates, dtype=np.float32), clock)
 
-    def take_statistics(self, reads: Inputs) -> Callable[..., Any]:
+    def take_statistics(self, reads: Inputs, clock: Clock) -> Callable[..., Any]:
         """``images -> None``: sets the batch statistics of the stages that are not frozen now."""
         key = f"{reads.name} {self._frozen()}"
         if key not in self._take_statistics:
             kind = reads.train_images.dtype
-            self._take_statistics[key] = compile_statistics(reads.model, kind)
+            with clock.phase("tracing"):
+                self._take_statistics[key] = compile_statistics(reads.model, kind)
         return self._take_statistics[key]
 
-    def _inputs(self, frozen: Sequence[str]) -> Inputs:
+    def _inputs(self, frozen: Sequence[str], clock: Clock) -> Inputs:
         """What to read when these stages are frozen, with the weights that they have now."""
         held = weights_hash([weight.numpy() for weight in weights_of(self.model, frozen)])
         name = f"features {self._frozen()} {held}"
         if name not in self._features:
             found = features.load_or_compute(self.model, frozen, self._images)
-            self._features[name] = (
-                self._inputs_of(name, found.tail, found.train, found.validation)
-                if found
-                else self.whole
-            )
+            with clock.phase("tracing"):
+                self._features[name] = (
+                    self._inputs_of(name, found.tail, found.train, found.validation)
+                    if found
+                    else self.whole
+                )
         return self._features[name]
 
     def _inputs_of(self, name: str, model: keras.Model, train: Any, validation: Any) -> Inputs:
@@ -274,7 +291,8 @@ def compiled_loops() -> int:
 
     There is one for each optimizer, its settings other than the rate, and number of frozen stages.
     Each takes about 9 MB. Dropping one would not end the growth (4 MB were lost each time), so all
-    are kept: a worker whose study samples an optimizer's settings is to be replaced now and then.
+    are kept; a worker that grows too far, as when a study samples an optimizer's settings, is
+    replaced between two trials.
     """
     return Trainer.compiled
 

@@ -27,13 +27,13 @@ class StudyRecord:
     """A study that is in the database.
 
     Attributes:
-        warning: one sentence for the user, or "": the study file changed since the last run.
+        warnings: sentences for the user: what changed since the last run.
     """
 
     study_id: int
     name: str
     seed: int
-    warning: str
+    warnings: list[str]
 
 
 def register(
@@ -46,7 +46,7 @@ def register(
         name: the study's name in the database.
         snapshot: what the study file declares.
         seed: the seed asked for, or None to keep the stored one or draw one.
-        search: the sampler's and the pruner's name, kept for people and reports.
+        search: names of the sampler, the pruner and the precision, kept for people and reports.
 
     Raises:
         UsageError: another definition or seed is stored under this name.
@@ -64,13 +64,14 @@ def register(
             f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
         )
     with locked_study(database, study_id) as session:
-        warning = _check_definition(session, study_id, name, snapshot)
+        warnings = _check_definition(session, study_id, name, snapshot)
+        warnings += _check_precision(session, study_id, name, search.get("precision"))
         kept_seed = _check_seed(session, study_id, name, seed)
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
         write_study_attr(session, study_id, SEARCH_ATTR, search)
         _forget_deleted_trials(session)
-    return StudyRecord(study_id, name, kept_seed, warning)
+    return StudyRecord(study_id, name, kept_seed, warnings)
 
 
 _OTHER_NAME = (
@@ -85,10 +86,10 @@ def _forget_deleted_trials(session: Session) -> None:
     )
 
 
-def _check_definition(session: Session, study_id: int, name: str, snapshot: Snapshot) -> str:
+def _check_definition(session: Session, study_id: int, name: str, snapshot: Snapshot) -> list[str]:
     stored = read_study_attr(session, study_id, DEFINITION_ATTR)
     if stored is None:
-        return ""
+        return []
     before = Snapshot.from_dict(stored)
     difference = snapshot.difference(before)
     if difference:
@@ -97,11 +98,25 @@ def _check_definition(session: Session, study_id: int, name: str, snapshot: Snap
             f"not be comparable; {_OTHER_NAME}"
         )
     if snapshot.file_hash != before.file_hash:
-        return (
+        words = (
             f"{snapshot.file} changed since the last run of {name!r}; its space is the same, so "
             "the study goes on, but check that old and new trials may be compared."
         )
-    return ""
+        return [words]
+    return []
+
+
+def _check_precision(
+    session: Session, study_id: int, name: str, precision: str | None
+) -> list[str]:
+    stored = (read_study_attr(session, study_id, SEARCH_ATTR) or {}).get("precision", precision)
+    if stored == precision:
+        return []
+    words = (
+        f"{name!r} was last run with --precision {stored}, and now runs with {precision}; each "
+        "trial says which it had, but check that old and new trials may be compared."
+    )
+    return [words]
 
 
 def _check_seed(session: Session, study_id: int, name: str, seed: int | None) -> int:
