@@ -240,7 +240,7 @@ CANDIDATE_SAMPLERS: dict[str, Callable[[int], samplers.BaseSampler]] = {
     "tpe, 64 candidates": _tpe(n_ei_candidates=64),
 }
 """By what they are called here -> from a seed to the sampler; the first is Optuna's default."""
-OTHER_PRUNERS = ("none", "our median", "our asha", "our hyperband")
+OTHER_PRUNERS = ("none", "our median", "our percentile", "our hyperband")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ def resolved(**flags: Any) -> settings.RunSettings:
 def test_defaults() -> None:
     found = resolved()
     assert (found.study, found.storage) == ("s", "sqlite:///tuner.db")
-    assert (found.sampler, found.pruner) == ("tpe", "percentile")
+    assert (found.sampler, found.pruner) == ("tpe", "asha")
     assert found.precision == "auto"
     assert found.workers == machine.default_workers()
 
