@@ -53,7 +53,7 @@ from tuner.command import execute
 @click.option(
     "--pruner",
     metavar="NAME",
-    help="percentile, median, patient, hyperband, asha or none. [default: percentile]",
+    help="asha, percentile, median, patient, hyperband or none. [default: asha]",
 )
 @click.option(
     "--precision",

@@ -44,7 +44,7 @@ def run(folder: Path, console: Console) -> tuple[datetime, dict[str, datetime], 
          "--trials", str(TRIALS), "--workers", str(WORKERS), "--seed", str(SEED),
          "--storage", "sqlite:///tuner.db"],
         cwd=folder, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "TUNER_CACHE_DIR": str(folder / "cache")},
+        env={**os.environ, "TUNER_CACHE_DIR": str(folder / "cache"), "PYTHONUNBUFFERED": "1"},
     )  # fmt: skip
     assert process.stdout is not None
     said: dict[str, datetime] = {}

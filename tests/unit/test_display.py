@@ -1,5 +1,6 @@
 """What people see while trials run, and at the end."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -17,9 +18,14 @@ SNAPSHOT = Snapshot(None, "val_error", "minimize", 20, "studies/mnist.py", "h")
 SETTINGS = RunSettings(
     study="mnist", study_argument="mnist", study_file=Path("studies/mnist.py"),
     storage="sqlite:///tuner.db", trials=4, workers=2, seed=None, sampler="tpe",
-    pruner="percentile", precision="auto", timeout=None, max_failures=5, quiet=False, verbose=False,
+    pruner="asha", precision="auto", timeout=None, max_failures=5, quiet=False, verbose=False,
 )  # fmt: skip
 PARAMS: dict[str, object] = {"learning_rate": 0.00123456, "optimizer": "adam"}
+
+
+@pytest.fixture(autouse=True)
+def _no_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TUNER_PRECISION", raising=False)
 
 
 def trial(
@@ -109,6 +115,26 @@ def test_the_summary_says_what_was_found_and_what_to_type() -> None:
         "python -m tuner.run --study mnist --trials 8",
     ):
         assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "words"),
+    [
+        ("auto", None, ""),
+        ("bfloat16", None, "--precision bfloat16 "),
+        ("float32", "float32", "--precision float32 "),  # perhaps typed, perhaps from there
+        ("auto", "float32", "--precision auto "),
+    ],
+)
+def test_the_next_command_keeps_the_precision(
+    flag: str, variable: str | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable:
+        monkeypatch.setenv("TUNER_PRECISION", variable)
+    target, text = console(100)
+    settings = dataclasses.replace(SETTINGS, precision=flag)
+    summarise(target, board_of(ALL), settings, "sqlite:///tuner.db", 125.0)
+    assert f"python -m tuner.run --study mnist {words}--trials 8" in text.getvalue()
 
 
 def test_the_summary_of_a_study_that_was_there_already() -> None:
