@@ -1,0 +1,87 @@
+"""What later work relies on: the recorded curves, and the simulated time of their replays."""
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from tests.benchmarks import curves, replay
+
+
+def test_the_recorded_curves():
+    recorded = curves.load()
+    assert list(recorded.params) == list(curves.PARAMS)
+    assert recorded.errors.shape == recorded.seconds.shape == (200, 7)
+    assert list(recorded.steps) == [1, 2, 4, 8, 12, 16, 20]
+    assert recorded.provenance["precision"] == "bfloat16"
+    for errors, seconds in zip(recorded.errors, recorded.seconds, strict=True):
+        there = np.isfinite(errors)
+        assert np.all(np.diff(seconds[there]) >= 0)
+        if not there.all():  # diverged: 1, and nothing after it
+            last = int(there.sum()) - 1
+            assert errors[last] == 1.0
+            assert not there[last + 1 :].any()
+            assert np.all(errors[:last] < 1.0)
+
+
+def of_constant_speed(durations, errors):
+    """Curves of two reports, the second at the end."""
+    seconds = np.array([[duration / 2, duration] for duration in durations])
+    table = np.array([[1.5 * error, error] for error in errors])
+    params = pd.DataFrame({"frozen_layers": [0] * len(durations)})
+    return curves.Curves(params, np.array([1, 2]), table, seconds, {})
+
+
+@pytest.fixture
+def so_many(monkeypatch):
+    """Let a search have so many trials, however long they take."""
+
+    def limit(trials):
+        monkeypatch.setattr(replay, "TRIALS", trials)
+        monkeypatch.setattr(replay, "MINUTES", (0,))
+
+    return limit
+
+
+def in_order(made, pruner):
+    rows = iter(range(len(made.errors)))
+
+    def draw(_):
+        row = next(rows)
+        return made.errors[row], made.seconds[row], made.errors[row, -1]
+
+    return replay.search(optuna.create_study(pruner=pruner), draw, made.steps)
+
+
+def test_two_workers_share_the_trials(so_many):
+    so_many(4)
+    made = of_constant_speed([10, 20, 30, 40], [0.4, 0.3, 0.2, 0.1])
+    found = in_order(made, optuna.pruners.NopPruner())
+    assert list(found.after) == [10, 20, 40, 60]
+    assert list(found.error) == [0.4, 0.3, 0.2, 0.1]
+    assert found.best(seconds=45) == 0.2
+    assert found.best(trials=2) == 0.3
+    assert found.seconds_to(0.35) == 20
+    assert found.seconds_to(0.05) == np.inf
+
+
+def test_a_pruned_trial_ends_at_its_report(so_many):
+    so_many(4)
+    made = of_constant_speed([10, 10, 10, 10], [0.2, 0.3, 0.4, 0.1])
+    pruner = optuna.pruners.PercentilePruner(50, n_startup_trials=1, n_warmup_steps=0)
+    found = in_order(made, pruner)
+    # The first two report before either has ended; the third is worse than half of them.
+    assert list(found.pruned) == [False, False, True, False]
+    assert list(found.after) == [10, 10, 15, 20]
+    assert np.isnan(found.error[2])
+    assert found.true[2] == 0.4
+
+
+def test_a_divergence_ends_a_trial_and_is_no_pruning(so_many):
+    so_many(1)
+    made = of_constant_speed([10, 10], [0.9, 0.9])
+    made.errors[:] = [1.0, np.nan]
+    found = in_order(made, optuna.pruners.NopPruner())
+    assert list(found.after) == [5]
+    assert not found.pruned.any()
+    assert np.isnan(found.error).all()
