@@ -51,6 +51,7 @@ class _Twenty(keras_tuner.HyperModel):  # type: ignore[misc]
     def fit(self, hp: Any, model: keras.Model, *args: Any, callbacks: Any, **options: Any) -> Any:
         stalls = StallClock()
         history = model.fit(*args, callbacks=[*callbacks, stalls], **options)
+        stalls.look()
         self._log.add_trial(
             optuna.create_trial(
                 params={"configuration": hp.get("configuration")},

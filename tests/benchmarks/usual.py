@@ -36,20 +36,34 @@ images = mnist()
 
 
 class StallClock(keras.callbacks.Callback):  # type: ignore[misc]
-    """Sums the time in which ``fit`` waits, without computing, after the last batch of an epoch."""
+    """Sums the times in which ``fit`` waits without computing; look once more when it returned."""
 
     def __init__(self) -> None:
         super().__init__()
         self.seconds = 0.0
         self._since = (0.0, 0.0)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+    def look(self) -> None:
+        """Count the time since the last look, if hardly any of it was spent computing."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        idle = wall - self._since[0] - (cpu - self._since[1])
+        self.seconds += idle if idle > STALL_SECONDS else 0.0
+        self._since = (wall, cpu)
+
+    def on_train_begin(self, logs: Any = None) -> None:
         self._since = (time.perf_counter(), time.process_time())
 
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        self.look()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.look()
+
     def on_test_begin(self, logs: Any = None) -> None:
-        wall, cpu = self._since
-        idle = time.perf_counter() - wall - (time.process_time() - cpu)
-        self.seconds += idle if idle > STALL_SECONDS else 0.0
+        self.look()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.look()
 
 
 def read_base(path: str) -> list[npt.NDArray[Any]]:
@@ -109,6 +123,7 @@ def run_twenty(storage: str, base_file: str, share: str, shares: str) -> None:
         model = build(CONFIGURATIONS[number], base, number, TWENTY_EPOCHS)
         stalls, reporter = StallClock(), EpochReporter(trial, monitor="val_accuracy")
         model.fit(**data(), epochs=TWENTY_EPOCHS, callbacks=[reporter, stalls])
+        stalls.look()
         trial.set_user_attr("trial_seconds", time.perf_counter() - began)
         trial.set_user_attr("stall_seconds", stalls.seconds)
         return 1.0 - reporter.result()
