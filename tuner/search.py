@@ -148,6 +148,10 @@ SAMPLERS: Mapping[str, Callable[[SearchContext], samplers.BaseSampler]] = {
 _SAMPLER_PACKAGES = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 
 
+def _asha(_snapshot: Snapshot) -> pruners.BasePruner:
+    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION_FACTOR)
+
+
 def _percentile(_snapshot: Snapshot) -> pruners.BasePruner:
     return pruners.PercentilePruner(
         KEPT_PERCENT, n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_STEPS
@@ -173,20 +177,16 @@ def _hyperband(snapshot: Snapshot) -> pruners.BasePruner:
     )
 
 
-def _asha(_snapshot: Snapshot) -> pruners.BasePruner:
-    return pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=REDUCTION_FACTOR)
-
-
 def _none(_snapshot: Snapshot) -> pruners.BasePruner:
     return pruners.NopPruner()
 
 
 PRUNERS: Mapping[str, Callable[[Snapshot], pruners.BasePruner]] = {
+    "asha": _asha,
     "percentile": _percentile,
     "median": _median,
     "patient": _patient,
     "hyperband": _hyperband,
-    "asha": _asha,
     "none": _none,
 }
 

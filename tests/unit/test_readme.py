@@ -41,7 +41,8 @@ def test_the_names_of_samplers_and_pruners_are_the_registries() -> None:
         assert re.findall(r"[a-z0-9]+", option.help.split(".")[0].replace(" or ", ", ")) == list(
             registry
         )
-    assert f"[default: {search.DEFAULT_SAMPLER}]" in run.get_help(click.Context(run))
+    for default in (search.DEFAULT_SAMPLER, search.DEFAULT_PRUNER):
+        assert f"[default: {default}]" in run.get_help(click.Context(run))
 
 
 def test_the_exit_codes_are_the_error_trees() -> None:

@@ -149,4 +149,4 @@ def test_the_grid_lists_values() -> None:
 
 def test_the_closest_name_is_offered() -> None:
     assert closest("hyperbnd", PRUNERS) == "did you mean 'hyperband'?"
-    assert closest("zzz", PRUNERS).startswith("choose one of: percentile, median")
+    assert closest("zzz", PRUNERS).startswith("choose one of: asha, percentile")
