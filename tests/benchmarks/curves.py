@@ -54,7 +54,7 @@ def load() -> Curves:
     """Read the recorded curves."""
     with gzip.open(FILE, "rt") as file:
         provenance = json.loads(file.readline().split(" ", 2)[2])
-    rows = pd.read_csv(FILE, comment="#", float_precision="round_trip")
+    rows = pd.read_csv(FILE, comment="#")
     table = rows.pivot_table(index="trial", columns="step", values=["val_error", "seconds"])
     params = rows.groupby("trial")[list(PARAMS)].first()
     return Curves(
