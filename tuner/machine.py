@@ -84,14 +84,9 @@ def own_megabytes() -> int:
 
 def cpu_model() -> str:
     """The processor's name, family, model and stepping: results are the same bits on one model."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
+    fields = _cpu_fields()
+    if not fields:
         return platform.processor() or platform.machine()
-    fields: dict[str, str] = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        fields.setdefault(name.strip(), value.strip())
     keys = ("model name", "cpu family", "model", "stepping")
     return " / ".join(fields[key] for key in keys if key in fields) or platform.machine()
 
@@ -101,12 +96,20 @@ def has_bfloat16() -> bool:
 
     Without them bfloat16 is emulated, and slower than float32. Other processors were not measured.
     """
+    return bool(_BFLOAT16_FLAGS.intersection(_cpu_fields().get("flags", "").split()))
+
+
+def _cpu_fields() -> dict[str, str]:
+    """What Linux says of the first processor, by its own names; nothing on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "").split()
-    return bool(_BFLOAT16_FLAGS.intersection(flags))
+        return {}
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), value.strip())
+    return fields
 
 
 def oom_kills() -> int:

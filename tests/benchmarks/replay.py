@@ -267,8 +267,8 @@ class Surrogate:
         """What a validation finds; 1 where the trial diverges, NaN after it."""
         errors = generator.binomial(VALIDATION_IMAGES, true) / VALIDATION_IMAGES
         diverged = np.flatnonzero(errors[1:] >= GUESSING) + 1  # at the second report or later
-        errors[diverged[:1]] = 1.0
         if len(diverged):
+            errors[diverged[0]] = 1.0
             errors[diverged[0] + 1 :] = np.nan
         return errors
 

@@ -31,6 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import ROOT
+from tuner.machine import has_bfloat16
 
 ROUNDS = 3
 RESULTS = Path("speed.jsonl")
@@ -261,18 +262,12 @@ def show_depths(results: list[dict[str, Any]], ways: list[Way], console: Console
     console.print(table)
     peaks = peak_gflops()
     for way in ways:
-        kind = "bfloat16" if way is ways[-1] and _auto_is_bfloat16() else "float32"
+        kind = "bfloat16" if way is ways[-1] and has_bfloat16() else "float32"
         share = IMAGES * TRAINING_MFLOP / 1e3 / busy[way.name] / peaks[kind]
         console.print(
             f"{way.name}, nothing frozen, whole trial: {share:.0%} of a {kind} matrix product "
             f"(4096 x 4096, two threads: {peaks[kind]:.0f} GFLOP/s)"
         )
-
-
-def _auto_is_bfloat16() -> bool:
-    from tuner.machine import has_bfloat16
-
-    return has_bfloat16()
 
 
 def main() -> None:

@@ -4,7 +4,7 @@
 
 CPU milliseconds a step of 128 images on one thread, interleaved, medians. Same model, same images,
 same optimizer; ``fit`` runs Keras's own batch normalisation in float32, as a user would write it.
-About four minutes; needs nothing but this repository.
+Needs nothing but this repository.
 """
 
 import dataclasses
