@@ -34,7 +34,7 @@ from tuner.storage import (
 from tuner.study import Definition, Snapshot, load
 from tuner.summary import summarise
 from tuner.supervise import Limits, Signals, Supervisor
-from tuner.worker import Assignment
+from tuner.work import Assignment
 
 # How often to look for a signal while the workers load the study file, in seconds.
 LOOK_SECONDS = 0.2

@@ -30,7 +30,7 @@ from tuner.storage.tables import claims as claims_table
 from tuner.storage.tables import utc_now
 from tuner.study import Snapshot
 from tuner.trial import LONGEST_ATTR
-from tuner.worker import LONGEST_REASON
+from tuner.work import LONGEST_REASON
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "study.py", "hash")
 SEED = 7

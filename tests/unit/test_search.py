@@ -24,7 +24,7 @@ from tuner.search import (
     make_sampler,
 )
 from tuner.study import Snapshot
-from tuner.worker import ServedStudy
+from tuner.work import ServedStudy
 
 SPACE: dict[str, BaseDistribution] = {
     "x": FloatDistribution(0.0, 1.0, step=0.25),

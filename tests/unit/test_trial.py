@@ -14,7 +14,7 @@ from tuner import interrupt
 from tuner.outcomes import Diverged
 from tuner.study import Definition, Snapshot
 from tuner.trial import LONGEST_ATTR, ClaimedTrial
-from tuner.worker import LONGEST_REASON, ServedStudy, evaluate
+from tuner.work import LONGEST_REASON, ServedStudy, evaluate
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "s.py", "h")
 

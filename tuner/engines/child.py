@@ -20,7 +20,7 @@ from tuner import interrupt, log
 from tuner.errors import TunerError
 from tuner.storage import Owner, open_database
 from tuner.study import load
-from tuner.worker import Assignment, Worker
+from tuner.work import Assignment, Worker
 
 # A worker that has grown by so much since its first trial, in MB, and to more than twice its size,
 # leaves, and a fresh one takes its place: its 1.5 GB (WORKER_MEMORY_BYTES) are then about full. A

@@ -6,7 +6,7 @@ from tuner import interrupt
 from tuner.engines.interface import Event, Gone
 from tuner.storage import Database, Owner
 from tuner.study import Definition
-from tuner.worker import Assignment, Worker
+from tuner.work import Assignment, Worker
 
 
 class InlineEngine:

@@ -6,7 +6,7 @@ from typing import Protocol
 from tuner.errors import TunerError
 from tuner.storage import Owner
 from tuner.study import Snapshot
-from tuner.worker import Assignment
+from tuner.work import Assignment
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
 from tuner.machine import oom_kills
 from tuner.storage import Owner
 from tuner.study import Snapshot
-from tuner.worker import OUT_OF_MEMORY, Assignment
+from tuner.work import OUT_OF_MEMORY, Assignment
 
 # How many of a worker's last output lines are kept, to say why it died.
 OUTPUT_LINES = 20
