@@ -10,6 +10,7 @@ from tuner.command import execute
 # Command -> what it does in one line. The module of the same name holds it.
 COMMANDS = {
     "run": "Search for the best configuration of a study.",
+    "worker": "Help with the studies that runs on any host have asked for.",
 }
 
 

@@ -3,6 +3,7 @@
 ::
 
     TunerError            1    the command ended before its target for another reason
+    ├── Stopped           1    somebody else paused, stopped or closed the study
     ├── UsageError        2    a flag, a name or a study file is wrong
     ├── StorageError      3    the database cannot be reached, read or written
     ├── TooManyFailures   4    more trials failed than ``--max-failures`` allows
@@ -36,6 +37,10 @@ class TooManyFailures(TunerError):  # noqa: N818 - the outcome's name, as in the
     """More trials failed since the command started than ``--max-failures`` allows."""
 
     exit_code = 4
+
+
+class Stopped(TunerError):  # noqa: N818
+    """Somebody else paused, stopped or closed the study that was being worked on."""
 
 
 class TimedOut(TunerError):  # noqa: N818

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -11,11 +12,12 @@ import optuna
 from rich.console import Console
 
 from tuner import wording
+from tuner.artifacts import Artifacts
 from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
 from tuner.engines.inline import InlineEngine
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
-from tuner.errors import Interrupted, TimedOut, TooManyFailures
+from tuner.errors import Interrupted, StorageError, TimedOut, TooManyFailures, TunerError
 from tuner.machine import PRECISION_VARIABLE, worker_variables
 from tuner.search import check_search
 from tuner.settings import RunSettings
@@ -24,16 +26,18 @@ from tuner.storage import (
     Database,
     Owner,
     ProgressReader,
+    RequestState,
     StudyRecord,
-    count_diverged,
-    find_best,
+    change_request,
+    close_reached,
     open_database,
+    open_request,
     register,
     this_process,
 )
 from tuner.study import Definition, Snapshot, load
-from tuner.summary import summarise
-from tuner.supervise import Limits, Signals, Supervisor
+from tuner.summary import summarise, summarise_detached
+from tuner.supervise import Limits, Signals, Supervisor, follow
 from tuner.work import Assignment
 
 # How often to look for a signal while the workers load the study file, in seconds.
@@ -57,7 +61,10 @@ def run_study(settings: RunSettings, console: Console) -> None:
     ):
         board = _Launch(settings, database, signals, display, started).run()
         shown_url = database.url
-    summarise(console, board, settings, shown_url, time.monotonic() - started)
+    if settings.detach:
+        summarise_detached(console, board, settings, shown_url)
+    else:
+        summarise(console, board, settings, shown_url, time.monotonic() - started)
 
 
 def _display(settings: RunSettings, console: Console) -> Display:
@@ -86,10 +93,13 @@ class _Launch:
         try:
             engine.start()
             snapshot = definition.snapshot if definition else self._await_definition(engine)
-            return self._supervise(engine, snapshot, self._register(snapshot))
-        except BaseException:
-            engine.kill()
-            raise
+            record = self._register(snapshot)
+            reader, board = self._open(snapshot, record)
+            if not self.settings.detach:
+                self._supervise(engine, record, reader, board)
+        finally:
+            engine.kill()  # what has not ended
+        return board
 
     def _make_engine(self) -> tuple[Engine, Definition | None]:
         """The engine, and the study if it is loaded in this process."""
@@ -102,7 +112,7 @@ class _Launch:
             settings.study_file,
             self.database.address,
             self.me,
-            workers=settings.workers,
+            workers=1 if settings.detach else settings.workers,
             variables=worker_variables(settings.workers, settings.precision),
         )
         return local, None
@@ -145,20 +155,30 @@ class _Launch:
             self.display.note(warning)
         return record
 
-    def _supervise(self, engine: Engine, snapshot: Snapshot, record: StudyRecord) -> Scoreboard:
+    def _open(self, snapshot: Snapshot, record: StudyRecord) -> tuple[ProgressReader, Scoreboard]:
+        """Ask for the trials that are missing, of our own workers and of any daemon."""
         settings = self.settings
-        claims = Claims(self.database, record.study_id)
-        claims.raise_target(settings.trials)
-        reader = ProgressReader(self.database, record.study_id)
-        board = Scoreboard(settings.study, snapshot, settings.trials)
-        board.begin(
-            reader.read(describe=False),
-            find_best(self.database, record.study_id),
-            count_diverged(self.database, record.study_id),
+        reader, board = follow(
+            self.database, record.study_id, record.name, snapshot, settings.trials
         )
+        if board.ended < settings.trials:
+            open_request(
+                self.database,
+                record.study_id,
+                target=settings.trials,
+                most_failed=board.failed + settings.max_failures,
+                trial_timeout=settings.trial_timeout,
+            )
+        return reader, board
+
+    def _supervise(
+        self, engine: Engine, record: StudyRecord, reader: ProgressReader, board: Scoreboard
+    ) -> None:
+        settings = self.settings
         limits = Limits(
             most_failed=board.failed + settings.max_failures,
             allowed_failures=settings.max_failures,
+            leave_when=frozenset({RequestState.STOPPED}),
             deadline=self.deadline,
             timeout=settings.timeout,
         )
@@ -170,25 +190,55 @@ class _Launch:
                 study_name=record.name,
                 target=settings.trials,
                 seed=record.seed,
+                uid=record.uid,
+                artifacts=str(settings.artifacts),
                 sampler=settings.sampler,
                 pruner=settings.pruner,
                 most_failed=limits.most_failed,
+                trial_timeout=settings.trial_timeout,
                 worker=0,
             )
         )
-        Supervisor(
+        supervisor = Supervisor(
             engine=engine,
-            claims=claims,
+            database=self.database,
+            claims=Claims(self.database, record.study_id),
+            artifacts=Artifacts(settings.artifacts, record.name, record.uid),
             reader=reader,
             board=board,
             display=self.display,
             limits=limits,
             me=self.me,
-            shown_url=self.database.url,
             signals=self.signals,
             ended_early=self.ended_early,
-        ).run()
-        return board
+        )
+        with closing_request(self.database, record.study_id):
+            supervisor.run()
+
+
+@contextlib.contextmanager
+def closing_request(database: Database, study_id: int) -> Iterator[None]:
+    """Close the study's request at the end of the block: nobody shall go on with it by himself.
+
+    It stays open when the database is lost: a daemon, or the same command again, goes on.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except TunerError as error:
+        reason = CLOSED_BY.get(type(error), "an error")
+        with contextlib.suppress(StorageError):
+            change_request(database, study_id, RequestState.CLOSED, reason=reason)
+        raise
+    close_reached(database, study_id)
+
+
+CLOSED_BY: dict[type[TunerError], str] = {
+    Interrupted: "Ctrl-C",
+    TimedOut: "--timeout",
+    TooManyFailures: "too many failures",
+}
 
 
 def _give_up(last: Gone) -> NoReturn:

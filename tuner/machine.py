@@ -112,6 +112,19 @@ def _cpu_fields() -> dict[str, str]:
     return fields
 
 
+def file_system_of(directory: Path) -> str:
+    """The type of the file system that holds a directory, as the system names it; "" if unknown."""
+    place = directory.resolve()
+    holding = [
+        partition
+        for partition in psutil.disk_partitions(all=True)
+        if place.is_relative_to(partition.mountpoint)
+    ]
+    # The longest is the innermost, and of several at one place the last is on top.
+    innermost = max(enumerate(holding), key=lambda it: (len(it[1].mountpoint), it[0]), default=None)
+    return "" if innermost is None else str(innermost[1].fstype).lower()
+
+
 def oom_kills() -> int:
     """How many processes of this container the kernel has killed for want of memory."""
     for line in _read("memory.events").splitlines():

@@ -68,6 +68,23 @@ from tuner.command import execute
     help="Stop after so long, hand running trials back, and exit 5.",
 )
 @click.option(
+    "--trial-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Kill the worker of a trial that takes longer; the trial is retried twice, then fails.",
+)
+@click.option(
+    "--artifacts",
+    metavar="DIR",
+    help="Folder for checkpoints of unfinished trials. [default: $TUNER_ARTIFACTS, else "
+    "tuner-artifacts]",
+)
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Leave the trials to `python -m tuner.worker` daemons, and return at once.",
+)
+@click.option(
     "--max-failures",
     type=int,
     metavar="F",

@@ -30,13 +30,46 @@ def summarise(
         shown_url: the database without its password.
         seconds: the whole command took so long.
     """
+    _print(console, _rows(board, settings, shown_url, seconds))
+
+
+def summarise_detached(
+    console: Console, board: Scoreboard, settings: RunSettings, shown_url: str
+) -> None:
+    """Print what a run with ``--detach`` has asked for, and how to go on.
+
+    Args:
+        console: where.
+        board: the figures of what is there already.
+        settings: of the command.
+        shown_url: the database without its password.
+    """
+    place = [] if _is_default(settings.storage) else ["--storage", shown_url]
+    if board.ended >= board.target:
+        words = f"nothing to do: {board.ended} trials are there"
+    else:
+        words = f"{wording.count(board.target - board.ended, 'trial')} asked for, of any daemon"
+    rows = [
+        ("study", Text(f"{board.name}: {words}")),
+        ("database", Text(shown_url)),
+        ("next", Text(shlex.join(["python", "-m", "tuner.worker", *place]), style="bold")),
+        ("", Text(shlex.join(["python", "-m", "tuner.status", *place]), style="bold")),
+    ]
+    _print(console, rows)
+
+
+def _is_default(storage: str) -> bool:
+    return storage in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}
+
+
+def _print(console: Console, rows: list[tuple[str, Text]]) -> None:
     console.print()
-    rows = Table.grid(padding=(0, 2))
-    rows.add_column(style="dim", no_wrap=True)
-    rows.add_column(overflow="fold")
-    for name, text in _rows(board, settings, shown_url, seconds):
-        rows.add_row(name, text)
-    console.print(rows)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows:
+        table.add_row(name, text)
+    console.print(table)
 
 
 def _rows(
@@ -76,7 +109,7 @@ def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) 
         words += ["--pruner", settings.pruner]
     if {settings.precision, os.environ.get(PRECISION_VARIABLE, AUTO)} != {AUTO}:
         words += ["--precision", settings.precision]
-    if settings.storage not in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}:
+    if not _is_default(settings.storage):
         words += ["--storage", shown_url]
     return shlex.join([*words, "--trials", str(2 * board.ended)])
 

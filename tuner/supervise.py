@@ -11,17 +11,28 @@ from types import FrameType
 from typing import Self
 
 from tuner import interrupt, wording
+from tuner.artifacts import Artifacts
 from tuner.display import Display, Scoreboard
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.errors import (
     Interrupted,
+    Stopped,
     StorageError,
     TimedOut,
     TooManyFailures,
     TunerError,
     UsageError,
 )
-from tuner.storage import Claims, Owner, ProgressReader
+from tuner.storage import (
+    Claims,
+    Database,
+    Owner,
+    ProgressReader,
+    RequestState,
+    count_diverged,
+    find_best,
+)
+from tuner.study import Snapshot
 
 # A supervisor says this often that it is alive, in seconds; see BEAT_AGE_LIMIT_SECONDS in claims.
 BEAT_SECONDS = 10
@@ -46,14 +57,16 @@ class Limits:
     Attributes:
         most_failed: rows of the study that may be FAIL.
         allowed_failures: the same, counted since the command started.
+        leave_when: states of the study's request in which others want us to end.
         deadline: by `time.monotonic`, or None.
         timeout: what the user wrote, in seconds, for the message.
     """
 
     most_failed: int
     allowed_failures: int
-    deadline: float | None
-    timeout: float | None
+    leave_when: frozenset[RequestState]
+    deadline: float | None = None
+    timeout: float | None = None
 
 
 class Signals:
@@ -106,24 +119,40 @@ def beating(claims: Claims, supervisor: str) -> Iterator[None]:
         thread.join(BEAT_SECONDS)  # it may hang in a database that is away
 
 
+def follow(
+    database: Database, study_id: int, name: str, snapshot: Snapshot, target: int
+) -> tuple[ProgressReader, Scoreboard]:
+    """What reads a study's progress, and the figures of what is there already."""
+    reader = ProgressReader(database, study_id)
+    board = Scoreboard(name, snapshot, target)
+    board.begin(
+        reader.read(describe=False),
+        find_best(database, study_id),
+        count_diverged(database, study_id),
+    )
+    return reader, board
+
+
 @dataclass
 class Supervisor:
     """Runs an engine until a study reaches its target, or something stops it before."""
 
     engine: Engine
+    database: Database
     claims: Claims
+    artifacts: Artifacts
     reader: ProgressReader
     board: Scoreboard
     display: Display
     limits: Limits
     me: Owner
-    shown_url: str
     signals: Signals
-    ended_early: list[Gone]  # workers that ended before the study was there
+    ended_early: list[Gone] = field(default_factory=list)  # before the study was there
     _early_deaths: int = field(default=0, init=False)
     _done_at_early_death: int = field(default=0, init=False)
     _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
     _told_foreign: bool = field(default=False, init=False)
+    _paused: bool = field(default=False, init=False)
 
     def run(self) -> None:
         """Run to the end.
@@ -131,18 +160,27 @@ class Supervisor:
         Raises:
             Interrupted: a signal came; every trial was handed back.
             TimedOut: the time is up; every trial was handed back.
+            Stopped: somebody paused, stopped or closed the study; every trial was handed back.
             TooManyFailures: trials failed, or workers died at their start, too often.
             TunerError: a worker refused to work.
         """
         with beating(self.claims, self.me.supervisor):
             try:
+                self._sweep()
                 while not self._is_done():
                     self._turn()
             except BaseException:
                 self._drain()
                 raise
             self._drain()
+            self._sweep()
             self._read()
+
+    def _sweep(self) -> None:
+        try:
+            self.artifacts.sweep_checkpoints(self.claims.unfinished)
+        except OSError as error:
+            self.display.note(f"old checkpoints cannot be removed: {error}")
 
     def _is_done(self) -> bool:
         return self.board.ended >= self.board.target
@@ -234,7 +272,27 @@ class Supervisor:
                 f"this command started (--max-failures {self.limits.allowed_failures}); mend the "
                 "objective, or allow more. The failed trials keep their reason as an attribute."
             )
+        if progress.request is not None and not self._is_done():
+            self._heed(progress.request.state)
         self._tell_foreign(len(progress.running))
+
+    def _heed(self, wish: RequestState) -> None:
+        """Do what `tuner control`, or another command, wants of this study."""
+        if wish in self.limits.leave_when:
+            raise Stopped(
+                f"The study {self.board.name} is {wish} with {self.board.ended} of "
+                f"{self.board.target} trials done; what was running is handed back, and the next "
+                "run goes on."
+            )
+        paused = wish is RequestState.PAUSED
+        if paused != self._paused:
+            words = (
+                "paused: no trial is running until `python -m tuner.control resume`"
+                if paused
+                else "resumed"
+            )
+            self.display.note(words)
+        self._paused = paused
 
     def _tell_foreign(self, running: int) -> None:
         """Say once when only rows that nobody of ours holds keep the target from being reached."""
@@ -247,7 +305,7 @@ class Supervisor:
             which = ", ".join(str(number) for number in numbers)
             self.display.note(
                 f"waiting for trial {which}, RUNNING by another program or left by one that died; "
-                f"free it with: optuna tell --storage {self.shown_url} --study-name "
+                f"free it with: optuna tell --storage {self.database.url} --study-name "
                 f"{self.board.name} --trial-number {numbers[0]} --state fail"
             )
 
@@ -261,4 +319,8 @@ class Supervisor:
                 self.engine.kill()
                 killed = True
             self.engine.poll(DRAIN_LOOK_SECONDS)
-        self.claims.hand_back_all(self.me.supervisor)
+        try:
+            with self.database.patience.hurried():
+                self.claims.hand_back_all(self.me.supervisor)
+        except StorageError as error:
+            self.display.note(f"nothing could be handed back; the next run takes it over: {error}")

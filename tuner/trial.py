@@ -2,6 +2,8 @@
 
 import copy
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -19,20 +21,46 @@ class ClaimedTrial(optuna.Trial):
 
     * A step that is stored already is not reported again, and is not a reason to prune.
     * User attributes are written when the trial ends, in the transaction that ends it.
-    * `report` leaves the objective when somebody asked this worker to stop.
+    * `report` leaves the objective when the trial must not go on here.
+
+    Args:
+        study: whose trial it is.
+        trial_id: the row's key.
+        may_go_on: asked at each report; False when the study is paused or stopped, or the trial is
+            no longer this worker's.
+        checkpoint: the file in which an objective may keep the state of a trial that it could go on
+            from, or None. It goes when the trial ends.
+
+    Attributes:
+        stored_steps: steps that an earlier worker reported.
     """
 
-    def __init__(self, study: optuna.Study, trial_id: int) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        trial_id: int,
+        *,
+        may_go_on: Callable[[], bool] = lambda: True,
+        checkpoint: Path | None = None,
+    ) -> None:
         super().__init__(study, trial_id)
-        self._stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
-        self._catching_up = False
+        self.stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
+        self.checkpoint = checkpoint
         self.unwritten_attrs: dict[str, Any] = {}
+        self._may_go_on = may_go_on
+        self._catching_up = False
 
     def report(self, value: float, step: int) -> None:
-        """Report a value at a step, see `optuna.Trial.report`."""
+        """Report a value at a step, see `optuna.Trial.report`.
+
+        Raises:
+            HandBack: somebody asked this worker to stop, or the trial must not go on.
+        """
         interrupt.check()
-        self._catching_up = step < max(self._stored_steps, default=step)
-        if step not in self._stored_steps:
+        if not self._may_go_on():
+            raise interrupt.HandBack
+        self._catching_up = step < max(self.stored_steps, default=step)
+        if step not in self.stored_steps:
             super().report(value, step)
 
     def should_prune(self) -> bool:

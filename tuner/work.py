@@ -3,8 +3,10 @@
 import logging
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.exceptions import StorageInternalError
@@ -12,6 +14,7 @@ from optuna.pruners import _filter_study
 from optuna.trial import TrialState
 
 from tuner import environment, interrupt, log, outcomes
+from tuner.artifacts import Artifacts
 from tuner.machine import own_megabytes
 from tuner.search import SearchContext, make_pruner, make_sampler
 from tuner.seeds import trial_seed
@@ -24,7 +27,7 @@ from tuner.storage import (
     record_environment,
     storage_errors,
 )
-from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
 from tuner.study import Definition
 from tuner.trial import ClaimedTrial
 
@@ -34,6 +37,7 @@ ASK_AGAIN_SECONDS = 0.5
 LONGEST_REASON = 500
 
 OUT_OF_MEMORY = "out of memory"
+TIMED_OUT = "timed out"
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +49,10 @@ class Assignment:
     Attributes:
         target: how many trials shall end COMPLETE or PRUNED.
         seed: the study's seed.
+        uid: names the study in the artifact store.
+        artifacts: the artifact store's folder.
         most_failed: stop when more rows of the study than this are FAIL.
+        trial_timeout: seconds after which the engine kills a worker with its trial, or None.
         worker: this worker's number on this host, from 1; 0 in the command's own process.
     """
 
@@ -53,9 +60,12 @@ class Assignment:
     study_name: str
     target: int
     seed: int
+    uid: str
+    artifacts: str
     sampler: str
     pruner: str
     most_failed: int
+    trial_timeout: float | None
     worker: int
 
 
@@ -83,20 +93,39 @@ class ServedStudy(optuna.Study):
             logger.warning("trial.study.stop() is ignored: --trials decides when a study ends")
 
 
+def _tell_nobody(_number: int | None) -> None: ...
+
+
 class Worker:
     """Takes trials of one study, one at a time.
+
+    Args:
+        definition: the loaded study file.
+        assignment: what to work on.
+        database: where the study is.
+        owner: this process.
+        tell: called with a trial's number when it begins, and with None when it has ended.
 
     Attributes:
         megabytes: this process's own memory after its first trial, and after its last one.
     """
 
     def __init__(
-        self, definition: Definition, assignment: Assignment, database: Database, owner: Owner
+        self,
+        definition: Definition,
+        assignment: Assignment,
+        database: Database,
+        owner: Owner,
+        tell: Callable[[int | None], None] = _tell_nobody,
     ) -> None:
         self._definition = definition
         self._assignment = assignment
         self._database = database
         self._owner = owner
+        self._tell = tell
+        self._artifacts = Artifacts(
+            Path(assignment.artifacts), assignment.study_name, assignment.uid
+        )
         self._claims = Claims(database, assignment.study_id)
         self._pruner = make_pruner(assignment.pruner, definition.snapshot)
         here = environment.describe()
@@ -117,20 +146,27 @@ class Worker:
                 target=self._assignment.target,
                 most_failed=self._assignment.most_failed,
             )
-            if got is NoTrial.ALL_TAKEN:
+            if got in {NoTrial.ALL_TAKEN, NoTrial.PAUSED}:
                 interrupt.wait(ASK_AGAIN_SECONDS)
             elif isinstance(got, NoTrial):
                 logger.debug("no more trials: %s", got.value)
                 return
             else:
+                self._tell(got.number)
                 with log.bound(trial=got.number), storage_errors(self._database.url):
                     self._run(got)
+                self._tell(None)
             yield
 
     def _run(self, claim: Claim) -> None:
         try:
             study = self._study_for(claim)
-            trial = ClaimedTrial(study, claim.trial_id)
+            trial = ClaimedTrial(
+                study,
+                claim.trial_id,
+                may_go_on=lambda: self._claims.may_go_on(claim, self._owner),
+                checkpoint=self._artifacts.checkpoint(claim.number),
+            )
             ending = evaluate(self._definition, trial)
         except interrupt.HandBack:
             self._claims.hand_back(self._owner)
@@ -142,21 +178,29 @@ class Worker:
             return
         now = own_megabytes()
         self.megabytes = (self.megabytes[0] or now, now)
-        values = None if ending.value is None else [ending.value]
         frozen = self._database.storage.get_trial(claim.trial_id)
+        if _written(frozen.params) != _written(trial.params):
+            # Two workers sampled the trial at once, and the other one's parameters were stored.
+            ending = _failed("another worker overwrote its parameters")
+        values = None if ending.value is None else [ending.value]
         study.sampler.after_trial(_filter_study(study, frozen), frozen, ending.state, values)
+        attrs = self._attrs_of(ending, trial.unwritten_attrs)
+        if not self._claims.finish(claim, self._owner, ending.state, values, attrs):
+            logger.warning("the trial was given to another worker; this result is dropped")
+            return
+        self._artifacts.discard_checkpoint(claim.number)
+
+    def _attrs_of(self, ending: Ending, written: Mapping[str, Any]) -> dict[str, Any]:
+        """A trial's user attributes: the objective's, and where and how it ended."""
         attrs = {
-            **trial.unwritten_attrs,
+            **written,
             "worker": self._assignment.worker,
             "host": self._owner.host,
             "environment": self._environment,
             "memory_mb": self.megabytes[1],
             OUTCOME_ATTR: ending.outcome,
         }
-        if ending.reason:
-            attrs[REASON_ATTR] = ending.reason
-        if not self._claims.finish(claim, self._owner, ending.state, values, attrs):
-            logger.warning("the trial was given to another worker; this result is dropped")
+        return {**attrs, REASON_ATTR: ending.reason} if ending.reason else attrs
 
     def _study_for(self, claim: Claim) -> optuna.Study:
         """The study with a sampler that is seeded for this trial alone."""
@@ -196,6 +240,11 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
             raise MemoryError from error
         logger.debug("the objective raised", exc_info=error)
         return _failed(_in_one_line(error))
+
+
+def _written(params: Mapping[str, Any]) -> list[str]:
+    """Parameters as text, which is equal for equal ones, also for NaN."""
+    return sorted(f"{name}={value!r}" for name, value in params.items())
 
 
 def _judge(value: object) -> Ending:

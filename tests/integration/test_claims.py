@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -24,6 +25,7 @@ from tuner.storage import (
     owner,
     register,
 )
+from tuner.storage import claims as claims_module
 from tuner.storage.claims import BEAT_AGE_LIMIT_SECONDS, MAX_DEATHS
 from tuner.storage.owner import Owner, this_process
 from tuner.storage.tables import claims as claims_table
@@ -179,10 +181,17 @@ def age(database: Database, seconds: float) -> None:
         )
 
 
+@pytest.fixture
+def _at_a_glance(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Claims are judged at the first look."""
+    monkeypatch.setattr(claims_module, "WATCH_SECONDS", 0)
+
+
 def elsewhere(pid: int = 1) -> Owner:
     return Owner("b" * 32, "other+host/1/1.00", "other", pid)
 
 
+@pytest.mark.usefixtures("_at_a_glance")
 def test_silent_supervisors_are_reaped_by_age(
     database: Database, study_id: int, claims: Claims, me: Owner
 ) -> None:
@@ -196,6 +205,24 @@ def test_silent_supervisors_are_reaped_by_age(
     assert states(database, study_id) == [TrialState.WAITING]
 
 
+def test_a_claim_is_given_away_only_by_who_has_watched_it(
+    database: Database, claims: Claims, me: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims_module, "WATCH_SECONDS", 0.3)
+    must_take(claims, elsewhere())
+    age(database, BEAT_AGE_LIMIT_SECONDS + 10)
+    assert not claims.reap(me.supervisor)  # the first look
+    time.sleep(0.4)
+    database.patience.last_trouble = time.monotonic()  # an outage: nobody could beat
+    assert not claims.reap(me.supervisor)
+    time.sleep(0.4)
+    age(database, BEAT_AGE_LIMIT_SECONDS + 20)  # another beat, as old by a clock that jumped
+    assert not claims.reap(me.supervisor)
+    time.sleep(0.4)
+    assert claims.reap(me.supervisor) == GivenBack([0], [])
+
+
+@pytest.mark.usefixtures("_at_a_glance")
 def test_a_beat_keeps_a_claim(database: Database, claims: Claims, me: Owner) -> None:
     must_take(claims, elsewhere())
     age(database, BEAT_AGE_LIMIT_SECONDS + 10)
@@ -259,6 +286,7 @@ def test_a_supervisors_end_gives_back_what_all_its_workers_hold(
     assert states(database, study_id) == [waiting, running, waiting]
 
 
+@pytest.mark.usefixtures("_at_a_glance")
 def test_a_handed_back_trial_that_another_program_takes_is_left_to_it(
     database: Database, study_id: int, claims: Claims, me: Owner
 ) -> None:

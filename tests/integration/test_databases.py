@@ -13,7 +13,8 @@ from tests.conftest import admin, require_server
 from tuner.errors import StorageError, UsageError
 from tuner.storage import Claim, Claims, open_database, register, this_process
 from tuner.storage.database import _create_backend
-from tuner.storage.studies import DEFINITION_ATTR, STUDY_SEED_ATTR
+from tuner.storage.attributes import DEFINITION_ATTR, STUDY_SEED_ATTR
+from tuner.storage.retry import Patience
 from tuner.storage.urls import resolve
 from tuner.study import Snapshot
 
@@ -126,7 +127,7 @@ def test_a_brace_reaches_the_server_unchanged() -> None:
         connection.execute(sqlalchemy.text('CREATE DATABASE "tuner_test_{brace}"'))
     try:
         url = resolve("postgresql://root@127.0.0.1/tuner_test_{brace}")
-        backend = _create_backend(url, "shown")
+        backend = _create_backend(url, Patience("shown"))
         assert backend.engine.url.database == "tuner_test_{brace}"
         backend.engine.dispose()
     finally:
@@ -183,7 +184,7 @@ def test_passwords_in_options_are_hidden() -> None:
 
 def test_mysql_reads_what_is_committed() -> None:
     require_server("mysql")
-    backend = _create_backend(resolve("mysql://root@127.0.0.1/test"), "shown")
+    backend = _create_backend(resolve("mysql://root@127.0.0.1/test"), Patience("shown"))
     with backend.engine.connect() as connection:
         assert connection.get_isolation_level() == "READ COMMITTED"
     backend.engine.dispose()

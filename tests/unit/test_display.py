@@ -18,7 +18,8 @@ SNAPSHOT = Snapshot(None, "val_error", "minimize", 20, "studies/mnist.py", "h")
 SETTINGS = RunSettings(
     study="mnist", study_argument="mnist", study_file=Path("studies/mnist.py"),
     storage="sqlite:///tuner.db", trials=4, workers=2, seed=None, sampler="tpe",
-    pruner="asha", precision="auto", timeout=None, max_failures=5, quiet=False, verbose=False,
+    pruner="asha", precision="auto", artifacts=Path("tuner-artifacts"), timeout=None,
+    trial_timeout=None, max_failures=5, detach=False, quiet=False, verbose=False,
 )  # fmt: skip
 PARAMS: dict[str, object] = {"learning_rate": 0.00123456, "optimizer": "adam"}
 
@@ -46,8 +47,8 @@ COUNTS = {TrialState.COMPLETE: 2, TrialState.PRUNED: 2, TrialState.FAIL: 1}
 def board_of(new: list[FinishedTrial], direction: str = "minimize") -> Scoreboard:
     snapshot = Snapshot(None, "val_error", direction, 20, "studies/mnist.py", "h")
     board = Scoreboard("mnist", snapshot, 4)
-    board.begin(StudyProgress({}, [], []), None, 0)
-    board.update(StudyProgress(COUNTS, new, [(5, 8, 0.0123), (6, None, None)]))
+    board.begin(StudyProgress({}, [], [], None), None, 0)
+    board.update(StudyProgress(COUNTS, new, [(5, 8, 0.0123), (6, None, None)], None))
     return board
 
 
@@ -65,7 +66,7 @@ def test_only_complete_trials_can_be_best_and_the_direction_counts() -> None:
 def test_the_time_left_is_estimated_from_enough_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     board = board_of([GOOD, BETTER])
     assert board.seconds_left is None
-    board.update(StudyProgress({TrialState.COMPLETE: 3}, [CUT], []))
+    board.update(StudyProgress({TrialState.COMPLETE: 3}, [CUT], [], None))
     monkeypatch.setattr(Scoreboard, "seconds", property(lambda _self: 30.0))
     assert board.per_hour == pytest.approx(360)
     assert board.seconds_left == pytest.approx(10)

@@ -12,7 +12,7 @@ from tuner.storage.urls import redact, resolve
 FLAGS: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
-    "max_failures": None, "quiet": False, "verbose": False,
+    "max_failures": None, "trial_timeout": None, "artifacts": None, "detach": False, "quiet": False, "verbose": False,
 }  # fmt: skip
 
 
@@ -21,6 +21,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
     monkeypatch.delenv("TUNER_PRECISION", raising=False)
+    monkeypatch.delenv("TUNER_ARTIFACTS", raising=False)
     (tmp_path / "s.py").write_text("")
 
 
@@ -34,6 +35,22 @@ def test_defaults() -> None:
     assert (found.sampler, found.pruner) == ("tpe", "asha")
     assert found.precision == "auto"
     assert found.workers == machine.default_workers()
+
+
+def test_artifacts_are_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolved().artifacts == tmp_path / "tuner-artifacts"
+    monkeypatch.setenv("TUNER_ARTIFACTS", "elsewhere")
+    assert resolved().artifacts == tmp_path / "elsewhere"
+    assert resolved(artifacts="here").artifacts == tmp_path / "here"
+    for wrong in ("s3://bucket/path", "s.py"):
+        with pytest.raises(UsageError, match="is not a folder"):
+            resolved(artifacts=wrong)
+
+
+def test_a_time_limit_for_trials_needs_processes() -> None:
+    assert resolved(trial_timeout=3.0).trial_timeout == 3.0
+    with pytest.raises(UsageError, match="--trial-timeout 3 needs worker processes"):
+        resolved(trial_timeout=3.0, workers=0)
 
 
 def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

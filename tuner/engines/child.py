@@ -78,9 +78,16 @@ def _serve(start: dict[str, Any], inbox: "queue.Queue[dict[str, Any]]", events: 
     assignment = _await_assignment(inbox)
     with log.bound(study=assignment.study_name, worker=assignment.worker):
         definition.prepare()
-        database = open_database(start["storage"])
+        database = open_database(start["storage"], patient=True)
         try:
-            worker = Worker(definition, assignment, database, Owner(**start["owner"]))
+            owner = Owner(**start["owner"])
+            worker = Worker(
+                definition,
+                assignment,
+                database,
+                owner,
+                tell=lambda number: _send(events, event="trial", number=number),
+            )
             for _ in worker.work():
                 first, now = worker.megabytes
                 if now - first > max(MOST_GROWTH_MEGABYTES, first):

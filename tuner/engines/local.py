@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
 from tuner.machine import oom_kills
 from tuner.storage import Owner
 from tuner.study import Snapshot
-from tuner.work import OUT_OF_MEMORY, Assignment
+from tuner.work import OUT_OF_MEMORY, TIMED_OUT, Assignment
 
 # How many of a worker's last output lines are kept, to say why it died.
 OUTPUT_LINES = 20
@@ -50,6 +51,8 @@ class _Child:
     output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
     refused: bool = False
     leaving: bool = False  # it holds no trial, and another is to take its place
+    at_work_since: float | None = None  # on its present trial, by time.monotonic
+    timed_out: bool = False
 
 
 class LocalEngine:
@@ -104,9 +107,22 @@ class LocalEngine:
                 child, message = self._events.get(timeout=timeout)
                 events += self._understand(child, message)
                 timeout = 0.0
+        self._kill_late_ones()
         for child in [c for c in self._children if c.process.poll() is not None]:
             events += self._bury(child)
         return events
+
+    def _kill_late_ones(self) -> None:
+        """Kill workers whose trial takes longer than it may."""
+        limit = self._assignment.trial_timeout if self._assignment else None
+        if limit is None:
+            return
+        now = time.monotonic()
+        for child in self._children:
+            since = child.at_work_since
+            if since is not None and not child.timed_out and now - since > limit:
+                child.timed_out = True
+                _kill_group(child)
 
     def replace(self) -> None:
         """Start a worker in the place of one that is gone."""
@@ -189,6 +205,9 @@ class LocalEngine:
             heard = once is not None and once in self._heard
             self._heard.add(once)
             return [] if heard else [LogLine(text)]
+        if kind == "trial":
+            child.at_work_since = None if message["number"] is None else time.monotonic()
+            return []
         if kind == "leaving":
             child.leaving = True
             return []
@@ -218,6 +237,8 @@ class LocalEngine:
         kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
         if code == 0 or self._draining or child.refused:
             return None
+        if child.timed_out:
+            return TIMED_OUT
         if code == -signal.SIGKILL and kills > 0:
             return OUT_OF_MEMORY
         return f"killed (signal {-code})" if code < 0 else f"exited with code {code}"

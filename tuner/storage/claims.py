@@ -15,6 +15,7 @@ every one of them will end COMPLETE or PRUNED.
 """
 
 import enum
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -26,9 +27,11 @@ from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tuner import outcomes
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, REQUEST_ATTR, SEED_ATTR
 from tuner.storage.database import Database, locked_study, session_of
 from tuner.storage.owner import Owner, is_known_dead
-from tuner.storage.studies import read_study_attr, write_study_attr
+from tuner.storage.requests import RequestState, parse_request, read_request
+from tuner.storage.retry import Patience, patient
 from tuner.storage.tables import claims, utc_now
 
 # A trial whose worker dies is tried again this many times; then the trial itself is to blame.
@@ -36,10 +39,9 @@ MAX_DEATHS = 2
 # A claim whose supervisor has not beaten for this long is given away, in seconds.
 BEAT_AGE_LIMIT_SECONDS = 60
 
-TARGET_ATTR = "tuner:target"
-SEED_ATTR = "seed"
-REASON_ATTR = "reason"
-OUTCOME_ATTR = "outcome"
+# A claim is given away for its age only by a supervisor that saw no beat of it for so long itself,
+# in seconds, with the database there all the time: after an outage, every beat is old.
+WATCH_SECONDS = 15
 
 HANDED_BACK = ""  # the owner of a claim that is kept for a waiting trial's seed and deaths
 
@@ -50,6 +52,8 @@ class NoTrial(enum.Enum):
     DONE = "the target is reached"
     ALL_TAKEN = "every trial up to the target is being worked on"
     TOO_MANY_FAILURES = "more trials failed than allowed"
+    PAUSED = "the study is paused"
+    STOPPED = "the study is stopped"
 
 
 @dataclass(frozen=True)
@@ -97,12 +101,13 @@ class Claims:
     def __init__(self, database: Database, study_id: int) -> None:
         self._database = database
         self._study_id = study_id
+        # Of others' claims: the last beat seen, and since when, by time.monotonic.
+        self._watched: dict[str, tuple[datetime, float]] = {}
 
-    def raise_target(self, trials: int) -> None:
-        """Set the target that the study is to reach to ``trials``, if that is more."""
-        with locked_study(self._database, self._study_id) as session:
-            target = max(trials, read_study_attr(session, self._study_id, TARGET_ATTR) or 0)
-            write_study_attr(session, self._study_id, TARGET_ATTR, target)
+    @property
+    def patience(self) -> Patience:
+        """How this process bears with its database."""
+        return self._database.patience
 
     def claim(
         self, owner: Owner, seed_of: Callable[[int], int], *, target: int, most_failed: int
@@ -110,23 +115,73 @@ class Claims:
         """Take a waiting trial or make a new one, if the target leaves room for it.
 
         Args:
-            owner: the worker that will run the trial.
+            owner: the worker that will run the trial; it holds none.
             seed_of: the seed of the trial with a number; used for a new trial only.
             target: how many trials shall end COMPLETE or PRUNED.
             most_failed: refuse when more rows than this are FAIL.
         """
-        with locked_study(self._database, self._study_id) as session:
-            count = self._count_by_state(session)
-            if count.get(TrialState.FAIL, 0) > most_failed:
-                return NoTrial.TOO_MANY_FAILURES
-            ended = count.get(TrialState.COMPLETE, 0) + count.get(TrialState.PRUNED, 0)
-            if ended >= target:
-                return NoTrial.DONE
-            if ended + count.get(TrialState.RUNNING, 0) >= target:
-                return NoTrial.ALL_TAKEN
-            return self._take_waiting(session, owner, seed_of) or self._create(
-                session, owner, seed_of
-            )
+
+        def take(again: bool) -> Claim | NoTrial:  # noqa: FBT001 - the callback's signature
+            with locked_study(self._database, self._study_id) as session:
+                held = self._held(session, owner) if again else None
+                return held or self._claim(session, owner, seed_of, target, most_failed)
+
+        return self.patience.run(take)
+
+    def _held(self, session: Session, owner: Owner) -> Claim | None:
+        """The trial that this worker got, if the answer to its claim was lost."""
+        row = session.execute(
+            select(models.TrialModel.trial_id, models.TrialModel.number, claims.c.seed)
+            .join(claims, models.TrialModel.trial_id == claims.c.trial_id)
+            .where(claims.c.owner == owner.token, models.TrialModel.state == TrialState.RUNNING)
+        ).first()
+        return Claim(*row) if row else None
+
+    def _claim(
+        self,
+        session: Session,
+        owner: Owner,
+        seed_of: Callable[[int], int],
+        target: int,
+        most_failed: int,
+    ) -> Claim | NoTrial:
+        request = read_request(session, self._study_id)
+        if request is not None and request.state is RequestState.PAUSED:
+            return NoTrial.PAUSED
+        if request is not None and request.state is RequestState.STOPPED:
+            return NoTrial.STOPPED
+        count = self._count_by_state(session)
+        if count.get(TrialState.FAIL, 0) > most_failed:
+            return NoTrial.TOO_MANY_FAILURES
+        ended = count.get(TrialState.COMPLETE, 0) + count.get(TrialState.PRUNED, 0)
+        if ended >= target:
+            return NoTrial.DONE
+        if ended + count.get(TrialState.RUNNING, 0) >= target:
+            return NoTrial.ALL_TAKEN
+        waiting = count.get(TrialState.WAITING, 0) > 0
+        taken = self._take_waiting(session, owner, seed_of) if waiting else None
+        return taken or self._create(session, owner, seed_of)
+
+    def may_go_on(self, claim: Claim, owner: Owner) -> bool:
+        """Whether a worker still holds its trial, and nobody paused or stopped the study."""
+
+        def look(_again: bool) -> bool:  # noqa: FBT001
+            attr = models.StudyUserAttributeModel
+            with session_of(self._database) as session:
+                row = session.execute(
+                    select(claims.c.owner, attr.value_json)
+                    .outerjoin(
+                        attr,
+                        (attr.study_id == claims.c.study_id) & (attr.key == REQUEST_ATTR),
+                    )
+                    .where(claims.c.trial_id == claim.trial_id)
+                ).first()
+            if row is None or row.owner != owner.token:
+                return False
+            request = parse_request(row.value_json)
+            return request is None or request.state in {RequestState.OPEN, RequestState.CLOSED}
+
+        return self.patience.run(look)
 
     def _take_waiting(
         self, session: Session, owner: Owner, seed_of: Callable[[int], int]
@@ -196,6 +251,22 @@ class Claims:
             False when the trial is no longer this owner's: it was given to somebody else, and
             nothing is written.
         """
+
+        def end(again: bool) -> bool:  # noqa: FBT001
+            return self._finish(claim, owner, state, values, attrs) or (
+                again and self._ended_so(claim, state, values)
+            )
+
+        return self.patience.run(end)
+
+    def _finish(
+        self,
+        claim: Claim,
+        owner: Owner,
+        state: TrialState,
+        values: Sequence[float] | None,
+        attrs: Mapping[str, Any],
+    ) -> bool:
         with locked_study(self._database, self._study_id) as session:
             if not self._holds(session, claim.trial_id, owner):
                 return False
@@ -207,6 +278,11 @@ class Claims:
                 )
             self._end(session, trial, state)
         return True
+
+    def _ended_so(self, claim: Claim, state: TrialState, values: Sequence[float] | None) -> bool:
+        """Whether a trial has this very end: the answer to writing it may have been lost."""
+        trial = self._database.backend.get_trial(claim.trial_id)
+        return trial.state == state and trial.values == (values and list(values))
 
     def _holds(self, session: Session, trial_id: int, owner: Owner) -> bool:
         holder = session.scalar(
@@ -222,6 +298,7 @@ class Claims:
         session.flush()
         session.execute(delete(claims).where(claims.c.trial_id == trial.trial_id))
 
+    @patient
     def hand_back(self, owner: Owner, *, death: str | None = None) -> GivenBack:
         """Give back what a worker holds: stopped in good order, or dead.
 
@@ -233,11 +310,13 @@ class Claims:
         with locked_study(self._database, self._study_id) as session:
             return self._give_back(session, claims.c.owner == owner.token, death)
 
+    @patient
     def hand_back_all(self, supervisor: str) -> GivenBack:
         """Give back what any worker of a supervisor still holds; none of them runs any more."""
         with locked_study(self._database, self._study_id) as session:
             return self._give_back(session, claims.c.supervisor == supervisor, None)
 
+    @patient
     def reap(self, mine: str) -> GivenBack:
         """Give back what dead supervisors left: known dead on this machine, or silent too long.
 
@@ -259,13 +338,25 @@ class Claims:
                     models.TrialModel.state == TrialState.RUNNING,
                 )
             ).all()
+            silent = self._watch({row.owner: row.beat for row in rows})
             limit = timedelta(seconds=BEAT_AGE_LIMIT_SECONDS)
             dead = [
                 row.owner
                 for row in rows
-                if now - row.beat > limit or is_known_dead(row.supervisor, row.pid)
+                if (now - row.beat > limit and row.owner in silent)
+                or is_known_dead(row.supervisor, row.pid)
             ]
             return self._give_back(session, claims.c.owner.in_(dead), "its supervisor died")
+
+    def _watch(self, beats: Mapping[str, datetime]) -> set[str]:
+        """Owners whose beat has not changed for `WATCH_SECONDS` before our eyes."""
+        now, trouble = time.monotonic(), self.patience.last_trouble
+        watched = {}
+        for owner, beat in beats.items():
+            seen, since = self._watched.get(owner, (beat, now))
+            watched[owner] = (beat, since if seen == beat and since > trouble else now)
+        self._watched = watched
+        return {owner for owner, (_, since) in watched.items() if now - since >= WATCH_SECONDS}
 
     def _give_back(self, session: Session, which: Any, death: str | None) -> GivenBack:
         rows = session.execute(
@@ -296,6 +387,7 @@ class Claims:
             given.waiting.append(trial.number)
         return given
 
+    @patient
     def beat(self, supervisor: str) -> None:
         """Say that a supervisor and its workers are alive, by the database's clock."""
         with session_of(self._database) as session:
@@ -303,6 +395,7 @@ class Claims:
                 update(claims).where(claims.c.supervisor == supervisor).values(beat=utc_now())
             )
 
+    @patient
     def foreign_running(self) -> list[int]:
         """Numbers of RUNNING trials that nobody of ours holds: another program runs them."""
         with session_of(self._database) as session:
@@ -319,6 +412,19 @@ class Claims:
                 )
             )
 
+    @patient
+    def unfinished(self) -> set[int]:
+        """Numbers of the trials that have not ended."""
+        with session_of(self._database) as session:
+            return set(
+                session.scalars(
+                    select(models.TrialModel.number).where(
+                        models.TrialModel.study_id == self._study_id,
+                        models.TrialModel.state.in_([TrialState.RUNNING, TrialState.WAITING]),
+                    )
+                )
+            )
+
     def _count_by_state(self, session: Session) -> dict[TrialState, int]:
         rows = session.execute(
             select(models.TrialModel.state, func.count())
@@ -332,6 +438,17 @@ class Claims:
             self._database.backend._set_trial_attr_without_commit(
                 session, models.TrialUserAttributeModel, trial_id, key, value
             )
+
+
+def studies_with_claims(database: Database) -> list[int]:
+    """Ids of the studies of which a trial is held by somebody."""
+
+    def read(_again: bool) -> list[int]:  # noqa: FBT001
+        with session_of(database) as session:
+            held = select(claims.c.study_id).where(claims.c.owner != HANDED_BACK).distinct()
+            return list(session.scalars(held))
+
+    return database.patience.run(read)
 
 
 def _key(trial: models.TrialModel) -> tuple[int, int]:

@@ -11,14 +11,16 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, get_storage
 from optuna.storages._rdb import models
 from sqlalchemy import select, text
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from tuner.errors import StorageError, UsageError
+from tuner.machine import file_system_of
+from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import metadata
 from tuner.storage.urls import redact, resolve
 
@@ -26,11 +28,22 @@ from tuner.storage.urls import redact, resolve
 SQLITE_BUSY_SECONDS = 30
 # How long a connection attempt may take, in seconds.
 CONNECT_SECONDS = 10
+# A server that is cut off without a word is given up after so long, in seconds.
+SILENT_SERVER_SECONDS = 30
+# How long MySQL lets a transaction wait for another one's locks, in seconds: its default.
+MYSQL_LOCK_SECONDS = 50
 # Connections a process keeps, and may open for a moment beyond: a worker needs one, a supervisor
 # two, and a server's default limit is 100 to 151 for everybody.
 POOL_SIZE, POOL_OVERFLOW = 1, 2
 # Two first starts at once both find no tables; the one that loses tries again.
 CREATE_ATTEMPTS = 5
+
+# SQLite's locks and its shared memory do not work across hosts (sqlite.org/wal.html, section 1).
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afpfs", "webdav", "davfs", "afs", "ceph", "lustre",
+     "gpfs", "beegfs", "glusterfs", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs", "fuse.rclone",
+     "fuse.ceph"}
+)  # fmt: skip
 
 _SHOWN_TABLES = 3
 
@@ -44,12 +57,18 @@ class Database:
         backend: the same without the cache; its engine and sessions are used by this room only.
         url: as the user may see it, without password.
         address: for another process to open, with password and absolute path.
+        patience: tries again what fails while the database is away for a moment.
     """
 
     storage: BaseStorage
-    backend: RDBStorage
+    backend: PatientStorage
     url: str
     address: str = field(repr=False)
+
+    @property
+    def patience(self) -> Patience:
+        """How this process bears with its database."""
+        return self.backend.patience
 
     def close(self) -> None:
         """Close all connections."""
@@ -57,11 +76,13 @@ class Database:
         self.backend.engine.dispose()
 
 
-def open_database(address: str) -> Database:
+def open_database(address: str, *, create: bool = True, patient: bool = False) -> Database:
     """Open a database and create the tables that are missing.
 
     Args:
         address: a storage URL as the user writes it, see `tuner.storage.urls.resolve`.
+        create: make a SQLite file that is not there; commands that only read do not.
+        patient: wait while a server is away, as a process does that helps with a running study.
 
     Raises:
         UsageError: the URL is wrong.
@@ -69,12 +90,16 @@ def open_database(address: str) -> Database:
     """
     url = resolve(address)
     shown = redact(url.render_as_string(hide_password=True))
+    patience = Patience(shown)
     if url.drivername == "sqlite":
         url = url.set(database=str(Path(str(url.database)).absolute()))
-        _prepare_sqlite_file(url)
+        _prepare_sqlite_file(url, create=create)
     try:
         with storage_errors(shown):
-            backend = _create_backend(url, shown)
+            if patient:
+                backend = patience.run(lambda _again: _create_backend(url, patience))
+            else:
+                backend = _create_backend(url, patience)
     except TypeError as error:  # how drivers say it
         raise UsageError(
             f"The storage {shown} has an option that its driver does not take: {error}."
@@ -88,11 +113,11 @@ def storage_errors(shown: str) -> Iterator[None]:
     """Turn what the driver, SQLAlchemy or Optuna's storage raises into a `StorageError`."""
     try:
         yield
-    except StorageInternalError as error:
-        cause = error.__cause__ or error
-        raise StorageError(_sentence(shown, cause)) from error
-    except SQLAlchemyError as error:
-        raise StorageError(_sentence(shown, error)) from error
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise StorageError(
+            f"The database {shown} cannot be used: {reason_of(error)}. Check that it runs, that "
+            "the URL, user and password are right, and that it can be written."
+        ) from error
 
 
 @contextmanager
@@ -122,45 +147,48 @@ def locked_study(database: Database, study_id: int) -> Iterator[Session]:
         yield session
 
 
-def _sentence(shown: str, error: BaseException) -> str:
-    original = error.orig if isinstance(error, DBAPIError) and error.orig else error
-    reason = redact(" ".join(str(original).split())) or type(original).__name__
-    return (
-        f"The database {shown} cannot be used: {reason.rstrip('.')}. Check that it runs, that the "
-        "URL, user and password are right, and that it can be written."
-    )
-
-
 def _engine_options(url: URL) -> dict[str, Any]:
     if url.drivername == "sqlite":
         # IMMEDIATE: a transaction that writes takes the write lock at its first write and waits
         # for it, where DEFERRED would fail at once if another one wrote after its first read.
         return {"connect_args": {"timeout": SQLITE_BUSY_SECONDS, "isolation_level": "IMMEDIATE"}}
-    options = {
+    options: dict[str, Any] = {
         "pool_size": POOL_SIZE,
         "max_overflow": POOL_OVERFLOW,
         "pool_pre_ping": True,
-        "connect_args": {"connect_timeout": CONNECT_SECONDS},
     }
-    if url.drivername.startswith("mysql"):
+    if url.drivername.startswith("postgresql"):
+        options["connect_args"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": SILENT_SERVER_SECONDS // 2,
+            "keepalives_interval": SILENT_SERVER_SECONDS // 6,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 1000 * SILENT_SERVER_SECONDS,
+        }
+    else:
+        options["connect_args"] = {
+            "connect_timeout": CONNECT_SECONDS,
+            "read_timeout": SILENT_SERVER_SECONDS + MYSQL_LOCK_SECONDS,
+            "write_timeout": SILENT_SERVER_SECONDS,
+        }
         # As PostgreSQL has it. Under MySQL's REPEATABLE READ, a beat that commits between a claim's
         # snapshot and its write can fail the claim (innodb_snapshot_isolation).
         options["isolation_level"] = "READ COMMITTED"
     return options
 
 
-def _create_backend(url: URL, shown: str) -> RDBStorage:
+def _create_backend(url: URL, patience: Patience) -> PatientStorage:
     # Optuna fills `{SCHEMA_VERSION}` in the URL by str.format: other braces must be doubled.
     template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    _refuse_foreign_tables(url, shown)
+    _refuse_foreign_tables(url, patience.shown)
     for attempt in range(1, CREATE_ATTEMPTS + 1):
         try:
-            backend = RDBStorage(template, engine_kwargs=_engine_options(url))
+            backend = PatientStorage(template, _engine_options(url), patience)
             metadata.create_all(backend.engine)
             break
         except RuntimeError as error:  # Optuna's schema check
             raise StorageError(
-                f"The database {shown} has the tables of another Optuna version than "
+                f"The database {patience.shown} has the tables of another Optuna version than "
                 f"{optuna.__version__}; run `optuna storage upgrade --storage URL`, or choose "
                 "another database."
             ) from error
@@ -191,18 +219,29 @@ def _refuse_foreign_tables(url: URL, shown: str) -> None:
         )
 
 
-def _prepare_sqlite_file(url: URL) -> None:
+def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
     """Check that the file can be ours, and switch it to write-ahead logging.
 
     WAL lets readers go on while a worker writes. The mode stays in the file.
     """
     path = Path(str(url.database))
+    if not create and not path.exists():
+        raise StorageError(
+            f"There is no database {path}; name the one that a run has made, with --storage."
+        )
     if path.is_dir():
         raise StorageError(f"The database {path} is a directory; name a file in it.")
     if not path.parent.is_dir():
         raise StorageError(
             f"The database {path} cannot be made: there is no directory {path.parent}; "
             "create it first."
+        )
+    file_system = file_system_of(path.parent)
+    if file_system in NETWORK_FILE_SYSTEMS:
+        raise StorageError(
+            f"The database {path} lies on a network file system ({file_system}), where SQLite "
+            "loses data when several processes write; name a file on a local disk, or use "
+            "postgresql:// or mysql://."
         )
     try:
         with sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS) as connection:

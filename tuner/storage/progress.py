@@ -11,8 +11,10 @@ from optuna.trial import TrialState
 from sqlalchemy import func, select
 
 from tuner import outcomes
-from tuner.storage.claims import OUTCOME_ATTR, REASON_ATTR
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
 from tuner.storage.database import Database, session_of, storage_errors
+from tuner.storage.requests import Request, read_request
+from tuner.storage.retry import Patience, patient
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class StudyProgress:
         counts: trials by state.
         new: the trials that ended since the last reading, in order of their number.
         running: for each running trial, in order: its number and its last reported step and value.
+        request: whether the study is to be worked on, or None if nobody ever asked for it.
     """
 
     counts: dict[TrialState, int]
     new: list[FinishedTrial]
     running: list[tuple[int, int | None, float | None]]
+    request: Request | None
 
 
 class ProgressReader:
@@ -65,6 +69,11 @@ class ProgressReader:
         self._watermark = -1  # every trial with an id at or below it is finished and counted
         self._settled: Counter[TrialState] = Counter()  # states of the trials at or below it
 
+    @property
+    def patience(self) -> Patience:
+        """How this process bears with its database."""
+        return self._database.patience
+
     def read(self, *, describe: bool = True) -> StudyProgress:
         """Read what changed since the last call.
 
@@ -78,20 +87,13 @@ class ProgressReader:
             )
             running = [number for _, number, state in rows if state == TrialState.RUNNING]
             finished = self._describe(new) if describe else []
-            return StudyProgress(dict(counts), finished, self._last_values(running))
+            return StudyProgress(
+                dict(counts), finished, self._last_values(running), self._request()
+            )
 
     def _changes(self) -> tuple[list[tuple[int, int, TrialState]], list[int]]:
         """Rows (id, number, state) above the old watermark, and the ids that ended since."""
-        trial = models.TrialModel
-        with session_of(self._database) as session:
-            rows = [
-                (int(trial_id), int(number), state)
-                for trial_id, number, state in session.execute(
-                    select(trial.trial_id, trial.number, trial.state)
-                    .where(trial.study_id == self._study_id, trial.trial_id > self._watermark)
-                    .order_by(trial.trial_id)
-                )
-            ]
+        rows = self._rows()
         new = [i for i, _, state in rows if state.is_finished() and i not in self._seen]
         self._seen.update(new)
         for trial_id, _, state in rows:
@@ -102,10 +104,29 @@ class ProgressReader:
             self._seen.discard(trial_id)
         return rows, new
 
+    @patient
+    def _rows(self) -> list[tuple[int, int, TrialState]]:
+        trial = models.TrialModel
+        with session_of(self._database) as session:
+            return [
+                (int(trial_id), int(number), state)
+                for trial_id, number, state in session.execute(
+                    select(trial.trial_id, trial.number, trial.state)
+                    .where(trial.study_id == self._study_id, trial.trial_id > self._watermark)
+                    .order_by(trial.trial_id)
+                )
+            ]
+
     def _describe(self, trial_ids: list[int]) -> list[FinishedTrial]:
         trials = [self._database.storage.get_trial(trial_id) for trial_id in trial_ids]
         return [_finished(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
 
+    @patient
+    def _request(self) -> Request | None:
+        with session_of(self._database) as session:
+            return read_request(session, self._study_id)
+
+    @patient
     def _last_values(self, numbers: list[int]) -> list[tuple[int, int | None, float | None]]:
         if not numbers:
             return []
@@ -166,14 +187,18 @@ def find_best(database: Database, study_id: int) -> FinishedTrial | None:
 def count_diverged(database: Database, study_id: int) -> int:
     """How many of the study's trials diverged."""
     attr, trial = models.TrialUserAttributeModel, models.TrialModel
-    with session_of(database) as session:
-        return session.scalars(
-            select(func.count())
-            .select_from(attr)
-            .join(trial, trial.trial_id == attr.trial_id)
-            .where(
-                trial.study_id == study_id,
-                attr.key == OUTCOME_ATTR,
-                attr.value_json == json.dumps(outcomes.DIVERGED),
-            )
-        ).one()
+
+    def count(_again: bool) -> int:  # noqa: FBT001 - the callback's signature
+        with session_of(database) as session:
+            return session.scalars(
+                select(func.count())
+                .select_from(attr)
+                .join(trial, trial.trial_id == attr.trial_id)
+                .where(
+                    trial.study_id == study_id,
+                    attr.key == OUTCOME_ATTR,
+                    attr.value_json == json.dumps(outcomes.DIVERGED),
+                )
+            ).one()
+
+    return database.patience.run(count)

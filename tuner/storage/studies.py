@@ -1,6 +1,7 @@
 """A study's own record: its definition, seed and environments, as Optuna study attributes."""
 
 import json
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +13,18 @@ from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
 from tuner.seeds import draw_study_seed
+from tuner.storage.attributes import (
+    DEFINITION_ATTR,
+    ENVIRONMENT_ATTR,
+    ID_ATTR,
+    SEARCH_ATTR,
+    STUDY_SEED_ATTR,
+    read_study_attr,
+    write_study_attr,
+)
 from tuner.storage.database import Database, locked_study, storage_errors
 from tuner.storage.tables import claims
 from tuner.study import Snapshot
-
-DEFINITION_ATTR = "tuner:definition"
-STUDY_SEED_ATTR = "tuner:seed"
-SEARCH_ATTR = "tuner:search"
-ENVIRONMENT_ATTR = "environment:"  # + the environment's hash
 
 
 @dataclass(frozen=True)
@@ -27,12 +32,14 @@ class StudyRecord:
     """A study that is in the database.
 
     Attributes:
+        uid: names it in the artifact store: unlike its name and id, never given again.
         warnings: sentences for the user: what changed since the last run.
     """
 
     study_id: int
     name: str
     seed: int
+    uid: str
     warnings: list[str]
 
 
@@ -64,14 +71,16 @@ def register(
             f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
         )
     with locked_study(database, study_id) as session:
+        uid = read_study_attr(session, study_id, ID_ATTR) or secrets.token_hex(6)
         warnings = _check_definition(session, study_id, name, snapshot)
         warnings += _check_precision(session, study_id, name, search.get("precision"))
         kept_seed = _check_seed(session, study_id, name, seed)
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
         write_study_attr(session, study_id, SEARCH_ATTR, search)
+        write_study_attr(session, study_id, ID_ATTR, uid)
         _forget_deleted_trials(session)
-    return StudyRecord(study_id, name, kept_seed, warnings)
+    return StudyRecord(study_id, name, kept_seed, uid, warnings)
 
 
 _OTHER_NAME = (
@@ -135,30 +144,9 @@ def record_environment(
     database: Database, study_id: int, digest: str, environment: dict[str, Any]
 ) -> None:
     """Keep the environment of a worker once a study; its trials name it by its hash."""
-    with locked_study(database, study_id) as session:
-        write_study_attr(session, study_id, ENVIRONMENT_ATTR + digest, environment)
 
+    def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
+        with locked_study(database, study_id) as session:
+            write_study_attr(session, study_id, ENVIRONMENT_ATTR + digest, environment)
 
-def read_study_attr(session: Session, study_id: int, key: str) -> Any:
-    """A study's user attribute, or None."""
-    stored = session.scalar(
-        select(models.StudyUserAttributeModel.value_json).where(
-            models.StudyUserAttributeModel.study_id == study_id,
-            models.StudyUserAttributeModel.key == key,
-        )
-    )
-    return None if stored is None else json.loads(stored)
-
-
-def write_study_attr(session: Session, study_id: int, key: str, value: Any) -> None:
-    """Set a study's user attribute; the caller holds the study."""
-    row = session.scalars(
-        select(models.StudyUserAttributeModel).where(
-            models.StudyUserAttributeModel.study_id == study_id,
-            models.StudyUserAttributeModel.key == key,
-        )
-    ).first()
-    if row is None:
-        row = models.StudyUserAttributeModel(study_id=study_id, key=key)
-        session.add(row)
-    row.value_json = json.dumps(value)
+    database.patience.run(write)
