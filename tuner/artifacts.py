@@ -2,7 +2,8 @@
 
 ::
 
-    ROOT/checkpoints/STUDY-ID/NUMBER.npz    the state of a trial that is not finished
+    ROOT/checkpoints/STUDY-ID/NUMBER.npz      the state of a trial that is not finished
+                              NUMBER.*.tmp    one that is being written, or was when it was killed
 
 A folder that all hosts share lets a trial go on anywhere; without one it starts over on a host that
 does not have its checkpoint.
@@ -36,7 +37,8 @@ class Artifacts:
 
     def discard_checkpoint(self, number: int) -> None:
         """Remove the checkpoint of a trial that has ended, if there is one."""
-        self.checkpoint(number).unlink(missing_ok=True)
+        for path in self._checkpoints.glob(f"{number}.*"):
+            path.unlink(missing_ok=True)
 
     def sweep_checkpoints(self, unfinished: Callable[[], set[int]]) -> None:
         """Remove checkpoints of trials that have ended: a killed worker leaves them.
@@ -45,7 +47,7 @@ class Artifacts:
             unfinished: the numbers of the trials that have not, asked after the folder was read, so
                 that no trial begins and stores its checkpoint in between.
         """
-        there = list(self._checkpoints.glob("*.npz*"))  # also what was being written
+        there = list(self._checkpoints.glob("*"))
         if there:
             living = unfinished()
             for path in there:

@@ -1,17 +1,57 @@
 """The trial that an objective gets: it can go on where another worker stopped."""
 
+import contextlib
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
 
 from tuner import interrupt
+from tuner.storage import HeldRow
 
 # Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
 LONGEST_ATTR = 60_000
+
+
+class _ThroughRow:
+    """Optuna's storage, but for what is written into one trial."""
+
+    def __init__(self, storage: BaseStorage, row: HeldRow) -> None:
+        self._storage = storage
+        self._row = row
+        self._together: dict[str, tuple[float, BaseDistribution]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    def set_trial_intermediate_value(self, _trial_id: int, step: int, value: float) -> None:
+        if not self._row.store_value(step, value):
+            raise interrupt.HandBack
+
+    def set_trial_param(
+        self, trial_id: int, name: str, internal: float, distribution: BaseDistribution
+    ) -> None:
+        if self._together is None:
+            self._storage.set_trial_param(trial_id, name, internal, distribution)
+        else:
+            self._together[name] = (internal, distribution)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Store the parameters that are sampled within the block at its end."""
+        sampled: dict[str, tuple[float, BaseDistribution]] = {}
+        self._together = sampled
+        try:
+            yield
+        finally:
+            self._together = None
+        if sampled and not self._row.store_params(sampled):
+            raise interrupt.HandBack
 
 
 class ClaimedTrial(optuna.Trial):
@@ -26,8 +66,7 @@ class ClaimedTrial(optuna.Trial):
     Args:
         study: whose trial it is.
         trial_id: the row's key.
-        may_go_on: asked at each report; False when the study is paused or stopped, or the trial is
-            no longer this worker's.
+        row: what is reported and sampled goes through it; None: straight into the study's storage.
         checkpoint: the file in which an objective may keep the state of a trial that it could go on
             from, or None. It goes when the trial ends.
 
@@ -40,14 +79,16 @@ class ClaimedTrial(optuna.Trial):
         study: optuna.Study,
         trial_id: int,
         *,
-        may_go_on: Callable[[], bool] = lambda: True,
+        row: HeldRow | None = None,
         checkpoint: Path | None = None,
     ) -> None:
         super().__init__(study, trial_id)
         self.stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
         self.checkpoint = checkpoint
         self.unwritten_attrs: dict[str, Any] = {}
-        self._may_go_on = may_go_on
+        self._row = row
+        if row is not None:
+            self.storage = cast("BaseStorage", _ThroughRow(self.storage, row))
         self._catching_up = False
 
     def report(self, value: float, step: int) -> None:
@@ -57,11 +98,28 @@ class ClaimedTrial(optuna.Trial):
             HandBack: somebody asked this worker to stop, or the trial must not go on.
         """
         interrupt.check()
-        if not self._may_go_on():
-            raise interrupt.HandBack
         self._catching_up = step < max(self.stored_steps, default=step)
         if step not in self.stored_steps:
             super().report(value, step)
+        elif self._row is not None and not self._row.may_go_on():
+            raise interrupt.HandBack
+
+    def sample(self, space: Mapping[str, BaseDistribution]) -> None:
+        """Sample what is not sampled yet of a declared space; it is stored at once.
+
+        Raises:
+            HandBack: the trial must not go on here.
+        """
+        through: object = self.storage
+        if isinstance(through, _ThroughRow):
+            with through.together():
+                self._suggest_all(space)
+        else:
+            self._suggest_all(space)
+
+    def _suggest_all(self, space: Mapping[str, BaseDistribution]) -> None:
+        for name, distribution in space.items():
+            self._suggest(name, distribution)
 
     def should_prune(self) -> bool:
         """Whether to stop here, see `optuna.Trial.should_prune`."""

@@ -22,6 +22,7 @@ from tuner.storage import (
     Claim,
     Claims,
     Database,
+    HeldRow,
     NoTrial,
     Owner,
     record_environment,
@@ -164,7 +165,7 @@ class Worker:
             trial = ClaimedTrial(
                 study,
                 claim.trial_id,
-                may_go_on=lambda: self._claims.may_go_on(claim, self._owner),
+                row=HeldRow(self._database, claim, self._owner),
                 checkpoint=self._artifacts.checkpoint(claim.number),
             )
             ending = evaluate(self._definition, trial)
@@ -224,8 +225,7 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
         StorageInternalError: the database was lost.
     """
     try:
-        for name, distribution in (definition.space or {}).items():
-            trial._suggest(name, distribution)
+        trial.sample(definition.space or {})
         interrupt.check()
         with interrupt.objective():
             return _judge(definition.objective(trial))

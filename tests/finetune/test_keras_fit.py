@@ -82,3 +82,19 @@ def test_a_request_to_stop_hands_the_trial_back(study):
 def test_a_result_without_fit_is_a_sentence(study):
     with pytest.raises(UsageError, match="No epoch has ended"):
         EpochReporter(study.ask(), monitor="mae").result()
+
+
+@pytest.mark.parametrize("place", ["report", "should_prune"])
+def test_a_trial_that_hands_itself_back_lets_fit_tidy_up(place, study, monkeypatch):
+    trial, tidied = study.ask(), []
+
+    def hand_back(*_):
+        raise interrupt.HandBack
+
+    monkeypatch.setattr(trial, place, hand_back)
+    reporter = EpochReporter(trial, monitor="mae")
+    reporter.on_train_end = lambda logs=None: tidied.append(True)
+    assert _fit(reporter, epochs=9) == 1
+    assert tidied
+    with pytest.raises(interrupt.HandBack):
+        reporter.result()

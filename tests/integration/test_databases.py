@@ -12,8 +12,8 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from tests.conftest import admin, require_server
 from tuner.errors import StorageError, UsageError
 from tuner.storage import Claim, Claims, open_database, register, this_process
-from tuner.storage.database import _create_backend
 from tuner.storage.attributes import DEFINITION_ATTR, STUDY_SEED_ATTR
+from tuner.storage.database import _create_backend
 from tuner.storage.retry import Patience
 from tuner.storage.urls import resolve
 from tuner.study import Snapshot

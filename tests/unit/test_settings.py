@@ -12,7 +12,8 @@ from tuner.storage.urls import redact, resolve
 FLAGS: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
-    "max_failures": None, "trial_timeout": None, "artifacts": None, "detach": False, "quiet": False, "verbose": False,
+    "max_failures": None, "trial_timeout": None, "artifacts": None, "detach": False,
+    "quiet": False, "verbose": False,
 }  # fmt: skip
 
 

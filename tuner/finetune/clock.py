@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 PHASES = ("setup", "features", "tracing", "train", "validate")
 """Setting weights; computing, mapping or waiting for stored features; compiling; and the rest."""
@@ -36,6 +36,17 @@ class Clock:
     def report(self, step: int) -> None:
         """Note that ``step`` is reported now."""
         self.reports[step] = sum(self.phases.values())
+
+    def add(self, phases: Mapping[str, float], reports: Mapping[str, float]) -> None:
+        """Count in what an earlier attempt at the trial took.
+
+        Args:
+            phases: its ``phases``.
+            reports: its ``reports``, with the steps as text.
+        """
+        for name, seconds in phases.items():
+            self.phases[name] += seconds
+        self.reports = {int(step): seconds for step, seconds in reports.items()} | self.reports
 
     def _stop(self) -> None:
         """Add what has passed to the innermost phase, if there is one."""

@@ -56,9 +56,12 @@ class EpochReporter(keras.callbacks.Callback):  # type: ignore[misc]
             self._stop(Diverged(f"Diverged in epoch {step}: {self._monitor} is {value}."))
             return
         self._value = value
-        self._trial.report(value, step)
-        if self._trial.should_prune():
-            self._stop(optuna.TrialPruned(f"Pruned after epoch {step} at {value:.4f}."))
+        try:
+            self._trial.report(value, step)
+            if self._trial.should_prune():
+                self._stop(optuna.TrialPruned(f"Pruned after epoch {step} at {value:.4f}."))
+        except interrupt.HandBack as leave:  # fit would not tidy up
+            self._stop(leave)
 
     def result(self) -> float:
         """The metric after the last epoch.

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
+from tuner import interrupt
 from tuner.errors import UsageError
 from tuner.finetune import cache, device, precision, pretrained, randomness
+from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
@@ -124,6 +126,9 @@ class FineTune:
         ``base_hash`` and ``cached_features`` (whether it trained on stored outputs of its frozen
         stages).
 
+        A trial with a path as its attribute ``checkpoint`` leaves one there as it goes, and goes on
+        from the one that it finds, see `tuner.finetune.checkpoints`.
+
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
                 number, decides all randomness.
@@ -156,8 +161,12 @@ class FineTune:
                     seed=randomness.seed_of(trial),
                 )
                 training = self._trainer.start(self._starting_weights(init, plan), plan, clock)
+                progress = take_up(trial, training, init, self._base.hash, self.report_at)
             try:
-                error = self._follow(trial, self._curve(training, clock))
+                error = self._follow(trial, progress, self._curve(training, progress, clock))
+            except interrupt.HandBack:
+                progress.write()
+                raise
             except optuna.TrialPruned:
                 self._record(trial, training, clock)
                 raise
@@ -179,31 +188,41 @@ class FineTune:
         from_base = stages_from_base(init, self.stages, plan.frozen)
         return with_stages(self._trainer.model, new, self._base.weights, from_base)
 
-    def _curve(self, training: Run, clock: Clock) -> Iterator[tuple[int, float]]:
+    def _curve(
+        self, training: Run, progress: Progress, clock: Clock
+    ) -> Iterator[tuple[int, float]]:
         """Train, and yield (step, validation error); NaN once the loss is not finite."""
         batches_per_step = len(training.rates) / self.report_at[-1]
         for step in self.report_at:
-            with clock.phase("train"):
-                finite = training.train_to(math.ceil(step * batches_per_step))
-            with clock.phase("validate"):
-                error = training.validation_error() if finite else math.nan
-            clock.report(step)
-            yield step, error
+            if step <= progress.judged:
+                continue
+            if step > progress.reached:
+                with clock.phase("train"):
+                    finite = training.train_to(math.ceil(step * batches_per_step))
+                with clock.phase("validate"):
+                    error = training.validation_error() if finite else math.nan
+                clock.report(step)
+                progress.reach(step, error)
+            yield step, progress.error
 
-    def _follow(self, trial: optuna.Trial, curve: Iterator[tuple[int, float]]) -> float:
+    def _follow(
+        self, trial: optuna.Trial, progress: Progress, curve: Iterator[tuple[int, float]]
+    ) -> float:
         """Report the curve to the trial; return its last value, or leave early by an exception."""
         guessing = guessing_error(self._images.validation_labels, self._images.n_classes)
         error = math.nan
-        for count, (step, error) in enumerate(curve, start=1):
-            if math.isnan(error) or (count > 1 and error >= guessing):
+        for step, error in curve:
+            if math.isnan(error) or (step > self.report_at[0] and error >= guessing):
                 trial.report(WORST_ERROR, step)
                 reason = (
                     "the loss is not finite" if math.isnan(error) else "no better than guessing"
                 )
                 raise Diverged(f"Diverged by step {step}: {reason}.")
             trial.report(error, step)
-            if step < self.report_at[-1] and trial.should_prune():
-                raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
+            if step < self.report_at[-1]:
+                if trial.should_prune():
+                    raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
+                progress.judge(step)
         return error
 
     def _record(self, trial: optuna.Trial, training: Run, clock: Clock) -> None:

@@ -123,6 +123,8 @@ class Run:
         rates: learning rate of every batch, (n_batches,).
         clock: told of compiling.
         batch: how many batches are done.
+        settled: whether all variables are those after ``batch`` batches. Not so while it trains,
+            where a second Ctrl-C may leave it, nor once a validation has begun.
     """
 
     trainer: "Trainer"
@@ -132,6 +134,7 @@ class Run:
     rates: npt.NDArray[np.float32]
     clock: Clock
     batch: int = 0
+    settled: bool = True
     _shuffled: tuple[int, npt.NDArray[np.int32]] | None = None  # the present epoch's batches
 
     def train_to(self, batch: int) -> bool:
@@ -145,6 +148,7 @@ class Run:
             interrupt.check()
             epoch, offset = divmod(self.batch, per_epoch)
             count = min(PIECE_BATCHES, batch - self.batch, per_epoch - offset)
+            self.settled = False
             loss = self.loop.train(
                 (self.reads.train_images, self.trainer.train_labels),
                 tf.constant(self._order(epoch)[offset : offset + count]),
@@ -155,6 +159,7 @@ class Run:
             self.batch += count
             if not math.isfinite(float(loss)):
                 return False
+            self.settled = True
         return True
 
     def validation_error(self, among: npt.NDArray[np.bool_] | None = None) -> float:
@@ -166,6 +171,7 @@ class Run:
         Args:
             among: a mask (n_validation,): count these images only.
         """
+        self.settled = False
         rows = self.plan.rows
         spread = np.linspace(0, len(rows) - 1, min(STATISTICS_IMAGES, len(rows))).astype(np.int32)
         images = tf.gather(self.reads.train_images, rows[spread])
@@ -273,12 +279,9 @@ class Trainer:
 
     def _loop(self, optimizer: keras.optimizers.Optimizer, reads: Inputs) -> Loop:
         """The compiled training for this optimizer and the layers frozen now, made once."""
-        config = optimizer.get_config()
-        del config["learning_rate"], config["name"]  # a variable in the graph; a running number
-        # What `exclude_from_weight_decay` was told is no part of the configuration.
-        excluded = [value for name, value in vars(optimizer).items() if "_exclude_from" in name]
-        parts = [repr(type(optimizer)), config, repr(excluded), reads.name, self._frozen()]
-        key = json.dumps(parts, default=repr)
+        settings = settings_of(optimizer)
+        del settings["learning_rate"]  # a variable in the graph
+        key = json.dumps([settings, reads.name, self._frozen()], default=repr)
         if key not in self._loops:
             Trainer.compiled += 1
             kind = reads.train_images.dtype
@@ -295,6 +298,20 @@ def compiled_loops() -> int:
     replaced between two trials.
     """
     return Trainer.compiled
+
+
+def settings_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """The optimizer's class and all that it was told."""
+    settings = {"class": repr(type(optimizer)), **optimizer.get_config()}
+    del settings["name"]  # a running number
+    # What `exclude_from_weight_decay` was told is no part of the configuration.
+    told = {name: value for name, value in vars(optimizer).items() if "_exclude_from" in name}
+    # Names come as a pattern ``a|b`` that Keras joins from a set, in any order.
+    names = {
+        name: sorted(getattr(value, "pattern", repr(value)).split("|"))
+        for name, value in told.items()
+    }
+    return settings | names
 
 
 def _peak_rate(optimizer: keras.optimizers.Optimizer) -> float:

@@ -15,6 +15,7 @@ every one of them will end COMPLETE or PRUNED.
 """
 
 import enum
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +28,10 @@ from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tuner import outcomes
-from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, REQUEST_ATTR, SEED_ATTR
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, SEED_ATTR
 from tuner.storage.database import Database, locked_study, session_of
 from tuner.storage.owner import Owner, is_known_dead
-from tuner.storage.requests import RequestState, parse_request, read_request
+from tuner.storage.requests import RequestState, read_request
 from tuner.storage.retry import Patience, patient
 from tuner.storage.tables import claims, utc_now
 
@@ -161,27 +162,6 @@ class Claims:
         waiting = count.get(TrialState.WAITING, 0) > 0
         taken = self._take_waiting(session, owner, seed_of) if waiting else None
         return taken or self._create(session, owner, seed_of)
-
-    def may_go_on(self, claim: Claim, owner: Owner) -> bool:
-        """Whether a worker still holds its trial, and nobody paused or stopped the study."""
-
-        def look(_again: bool) -> bool:  # noqa: FBT001
-            attr = models.StudyUserAttributeModel
-            with session_of(self._database) as session:
-                row = session.execute(
-                    select(claims.c.owner, attr.value_json)
-                    .outerjoin(
-                        attr,
-                        (attr.study_id == claims.c.study_id) & (attr.key == REQUEST_ATTR),
-                    )
-                    .where(claims.c.trial_id == claim.trial_id)
-                ).first()
-            if row is None or row.owner != owner.token:
-                return False
-            request = parse_request(row.value_json)
-            return request is None or request.state in {RequestState.OPEN, RequestState.CLOSED}
-
-        return self.patience.run(look)
 
     def _take_waiting(
         self, session: Session, owner: Owner, seed_of: Callable[[int], int]
@@ -434,10 +414,21 @@ class Claims:
         return {state: count for state, count in rows}  # noqa: C416 - rows are not pairs to mypy
 
     def _set_attrs(self, session: Session, trial_id: int, attrs: Mapping[str, Any]) -> None:
-        for key, value in attrs.items():
-            self._database.backend._set_trial_attr_without_commit(
-                session, models.TrialUserAttributeModel, trial_id, key, value
-            )
+        model = models.TrialUserAttributeModel
+        there = set(session.scalars(select(model.key).where(model.trial_id == trial_id)))
+        rows = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in attrs.items()
+        ]
+        if new := [row for row in rows if row["key"] not in there]:
+            session.execute(insert(model), new)
+        for row in rows:
+            if row["key"] in there:
+                session.execute(
+                    update(model)
+                    .where(model.trial_id == trial_id, model.key == row["key"])
+                    .values(value_json=row["value_json"])
+                )
 
 
 def studies_with_claims(database: Database) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, get_storage
+from optuna.storages import BaseStorage, _cached_storage
 from optuna.storages._rdb import models
 from sqlalchemy import select, text
 from sqlalchemy.engine import URL
@@ -46,6 +46,14 @@ NETWORK_FILE_SYSTEMS = frozenset(
 )  # fmt: skip
 
 _SHOWN_TABLES = 3
+
+
+class _CachedStorage(_cached_storage._CachedStorage):
+    """Optuna's cache, which for a trial's system attributes loads the whole trial, without that."""
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        """A trial's system attributes, as pruners ask for at each report."""
+        return self._backend.get_trial_system_attrs(trial_id)
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
             f"The storage {shown} has an option that its driver does not take: {error}."
         ) from error
     secret = url.render_as_string(hide_password=False)
-    return Database(get_storage(backend), backend, shown, secret)
+    return Database(_CachedStorage(backend), backend, shown, secret)
 
 
 @contextmanager
