@@ -11,6 +11,8 @@ from tuner.command import execute
 COMMANDS = {
     "run": "Search for the best configuration of a study.",
     "worker": "Help with the studies that runs on any host have asked for.",
+    "status": "Show the studies of a database, and who works on them.",
+    "control": "Pause, resume or stop a study.",
 }
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 import click
 
 from tuner.errors import TunerError
-from tuner.log import FORMAT, AddContext
+from tuner.log import FORMAT, AddContext, quiet_libraries
 
 
 def execute(command: click.Command) -> NoReturn:
@@ -41,6 +41,7 @@ def _say(sentence: str) -> None:
 
 def _set_up_logging() -> None:
     """Our own warnings go to standard error; other libraries' chatter does not."""
+    quiet_libraries()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(FORMAT))
     handler.addFilter(AddContext())

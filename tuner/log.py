@@ -23,6 +23,12 @@ def bound(**fields: object) -> Iterator[None]:
         _context.reset(token)
 
 
+def quiet_libraries() -> None:
+    """Keep libraries from writing to standard error what we say in a sentence."""
+    # Its traceback of each connection that broke; the next attempt takes another one.
+    logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
+
+
 class AddContext(logging.Filter):
     """Gives each record the attribute ``context``: ``study mnist · trial 12 · worker 1: ``."""
 

@@ -17,6 +17,10 @@ from tuner.storage import HeldRow
 # Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
 LONGEST_ATTR = 60_000
 
+# System attribute: the step after which the trial was to be pruned. A pruner with rungs would not
+# decide again: it has written that the rung is passed.
+PRUNED_AT = "tuner:pruned_at"
+
 
 class _ThroughRow:
     """Optuna's storage, but for what is written into one trial."""
@@ -123,7 +127,15 @@ class ClaimedTrial(optuna.Trial):
 
     def should_prune(self) -> bool:
         """Whether to stop here, see `optuna.Trial.should_prune`."""
-        return False if self._catching_up else super().should_prune()
+        if self._catching_up:
+            return False
+        frozen = self._cached_frozen_trial
+        if frozen.last_step is not None and frozen.system_attrs.get(PRUNED_AT) == frozen.last_step:
+            return True  # decided before the worker died
+        prune = super().should_prune()
+        if prune:
+            self.storage.set_trial_system_attr(self._trial_id, PRUNED_AT, frozen.last_step)
+        return prune
 
     def set_user_attr(self, key: str, value: Any) -> None:
         """Keep an attribute, see `optuna.Trial.set_user_attr`; it is written with the end.

@@ -176,6 +176,19 @@ def test_an_option_that_the_driver_does_not_know_is_a_usage_error() -> None:
         open_database("mysql://root:s3cr3t@127.0.0.1/test?no_such_option=1")
 
 
+def test_a_database_without_an_encoding_is_refused() -> None:
+    require_server("postgresql")
+    create = "CREATE DATABASE tuner_test_ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+    with admin("postgresql").connect() as connection:
+        connection.execute(sqlalchemy.text(create))
+    try:
+        with pytest.raises(StorageError, match="ENCODING 'UTF8'"):
+            open_database("postgresql://root@127.0.0.1/tuner_test_ascii")
+    finally:
+        with admin("postgresql").connect() as connection:
+            connection.execute(sqlalchemy.text("DROP DATABASE tuner_test_ascii WITH (FORCE)"))
+
+
 def test_passwords_in_options_are_hidden() -> None:
     with pytest.raises(StorageError) as caught:
         open_database("postgresql://127.0.0.1:1/none?user=me&password=s3cr3t")

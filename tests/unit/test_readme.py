@@ -20,13 +20,18 @@ def section(title: str) -> str:
     return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def test_the_commands_flags_are_exactly_the_programs() -> None:
-    table = section("The command").split("| exit code")[0]
-    said = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", table)) - {"-m"}
-    real = {
-        name for option in run.params for name in option.opts if isinstance(option, click.Option)
-    }
-    assert said == real
+def command_of(name: str) -> click.Command:
+    command = getattr(importlib.import_module(f"tuner.{name}"), name)
+    assert isinstance(command, click.Command)
+    return command
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_flags_of_each_command_are_exactly_the_programs(name: str) -> None:
+    table = section("The commands").split(f"\n### {name}\n")[1].split("\n### ")[0]
+    said = set(re.findall(r"(?<=`)--?[a-z][a-z-]*", table))
+    options = [it for it in command_of(name).params if isinstance(it, click.Option)]
+    assert said == {flag for option in options for flag in option.opts}
 
 
 def test_the_names_of_samplers_and_pruners_are_the_registries() -> None:
@@ -46,7 +51,9 @@ def test_the_names_of_samplers_and_pruners_are_the_registries() -> None:
 
 
 def test_the_exit_codes_are_the_error_trees() -> None:
-    said = {int(code) for code in re.findall(r"^\| (\d+) \|", section("The command"), re.MULTILINE)}
+    said = {
+        int(code) for code in re.findall(r"^\| (\d+) \|", section("The commands"), re.MULTILINE)
+    }
     real = {error.exit_code for error in errors.TunerError.__subclasses__()}
     assert said == real | {0, errors.TunerError.exit_code}
 
@@ -76,9 +83,14 @@ def top_level_names(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)h][^)]*)\)", README))
 def test_every_link_leads_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+    if path.startswith("#"):
+        titles = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert path[1:] in anchors
+    else:
+        assert (ROOT / path).exists()
 
 
 def test_every_command_is_a_module_of_its_name() -> None:
     for name in COMMANDS:
-        assert isinstance(getattr(importlib.import_module(f"tuner.{name}"), name), click.Command)
+        assert command_of(name).name == name

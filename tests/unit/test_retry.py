@@ -9,7 +9,12 @@ import psycopg
 import pymysql
 import pytest
 from optuna.exceptions import StorageInternalError
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    IntegrityError,
+    OperationalError,
+    PendingRollbackError,
+    ProgrammingError,
+)
 
 from tuner import interrupt
 from tuner.errors import StorageError
@@ -56,6 +61,13 @@ def test_an_operation_gets_through_and_learns_that_it_was_tried(error: Exception
     assert patience.run(operation) == "done"
     assert operation.again == [False, True, True, True]
     assert time.monotonic() - patience.last_trouble < 5
+
+
+def test_the_drivers_error_is_found_behind_a_repeated_query() -> None:
+    error = PendingRollbackError("the session failed")  # as SQLAlchemy raises it while handling
+    error.__context__ = AWAY
+    assert is_transient(wrapped(error))
+    assert retry.reason_of(wrapped(error)) == "connection refused"
 
 
 def postgres(sqlstate: str) -> OperationalError:

@@ -117,6 +117,7 @@ def _listen(commands: IO[str], inbox: "queue.Queue[dict[str, Any]]") -> None:
 
 
 def _send_logs(events: IO[str], level: int) -> None:
+    log.quiet_libraries()
     handler = _EventHandler(events)
     handler.setFormatter(logging.Formatter(log.FORMAT))
     handler.addFilter(log.AddContext())

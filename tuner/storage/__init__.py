@@ -2,6 +2,14 @@
 
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
 from tuner.storage.database import Database, open_database, storage_errors
+from tuner.storage.overview import (
+    ANOTHER_PROGRAM,
+    BestTrial,
+    StudyOverview,
+    WorkerOverview,
+    find_study,
+    read_overviews,
+)
 from tuner.storage.owner import Owner, this_process
 from tuner.storage.progress import (
     FinishedTrial,
@@ -11,6 +19,7 @@ from tuner.storage.progress import (
     find_best,
 )
 from tuner.storage.requests import (
+    REACHED,
     OpenRequest,
     Request,
     RequestState,
@@ -20,29 +29,38 @@ from tuner.storage.requests import (
     read_requests,
 )
 from tuner.storage.retry import is_transient
+from tuner.storage.row import HeldRow
 from tuner.storage.studies import StudyRecord, record_environment, register
 
 __all__ = [
+    "ANOTHER_PROGRAM",
+    "REACHED",
+    "BestTrial",
     "Claim",
     "Claims",
     "Database",
     "FinishedTrial",
     "GivenBack",
+    "HeldRow",
     "NoTrial",
     "OpenRequest",
     "Owner",
     "ProgressReader",
     "Request",
     "RequestState",
+    "StudyOverview",
     "StudyProgress",
     "StudyRecord",
+    "WorkerOverview",
     "change_request",
     "close_reached",
     "count_diverged",
     "find_best",
+    "find_study",
     "is_transient",
     "open_database",
     "open_request",
+    "read_overviews",
     "read_requests",
     "record_environment",
     "register",

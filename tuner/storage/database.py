@@ -109,6 +109,11 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
             else:
                 backend = _create_backend(url, patience)
     except TypeError as error:  # how drivers say it
+        if "bytes-like object" in str(error):
+            raise StorageError(
+                f"The database {shown} has the encoding SQL_ASCII, which is none; create it anew "
+                "with ENCODING 'UTF8'."
+            ) from error
         raise UsageError(
             f"The storage {shown} has an option that its driver does not take: {error}."
         ) from error

@@ -16,7 +16,13 @@ from typing import Any, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from tuner import interrupt, wording
 from tuner.errors import StorageError
@@ -151,7 +157,9 @@ def reason_of(error: BaseException) -> str:
 def _driver_error(error: BaseException | None) -> DBAPIError | None:
     """What SQLAlchemy made of the driver's error, behind what Optuna or we made of that."""
     while error is not None and not isinstance(error, DBAPIError):
-        error = error.__cause__
+        # Optuna repeats a query in the session that has just failed, which says only that it has.
+        within = isinstance(error, PendingRollbackError)
+        error = error.__context__ if within else error.__cause__
     return error
 
 

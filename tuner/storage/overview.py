@@ -1,0 +1,351 @@
+"""What a database holds and who works on it: a handful of queries, however many trials.
+
+Any study of Optuna's is read, of whatever program. Ages are measured by the database's clock, so
+that every host sees the same ones.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from optuna.storages._rdb import models
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+from sqlalchemy import ColumnElement, and_, case, func, select, text, true
+from sqlalchemy.orm import Session
+
+from tuner.errors import UsageError
+from tuner.search import closest
+from tuner.storage.attributes import DEFINITION_ATTR, REQUEST_ATTR
+from tuner.storage.claims import HANDED_BACK
+from tuner.storage.database import Database, session_of
+from tuner.storage.requests import Request, parse_request
+from tuner.storage.tables import claims, utc_now
+from tuner.study import DEFAULT_METRIC
+
+# Trials an hour are counted over so many seconds at most.
+RATE_SECONDS = 3600
+# The host of a RUNNING trial that nobody of ours holds.
+ANOTHER_PROGRAM = "another program"
+
+
+@dataclass(frozen=True)
+class WorkerOverview:
+    """A RUNNING trial and who runs it.
+
+    Attributes:
+        host: the host's name, or `ANOTHER_PROGRAM`.
+        pid: None if another program runs the trial.
+        trial: its number.
+        started: when the present attempt began, in UTC, or None if that is not known.
+        seconds: since then.
+        silent_seconds: since the worker's supervisor was last heard of, or None if another program
+            runs the trial.
+        step: the last one that was reported, or None.
+        value: at that step; may be NaN or infinite.
+    """
+
+    host: str
+    pid: int | None
+    trial: int
+    started: datetime | None
+    seconds: float | None
+    silent_seconds: float | None
+    step: int | None
+    value: float | None
+
+
+@dataclass(frozen=True)
+class BestTrial:
+    """The COMPLETE trial with the best value, the first of them if there are several."""
+
+    number: int
+    value: float
+
+
+@dataclass(frozen=True)
+class StudyOverview:
+    """A study at one moment.
+
+    Attributes:
+        directions: ``minimize`` or ``maximize`` of each objective.
+        metric: the value's name, for people.
+        file: the study file as the last run named it; "" for a study of another program.
+        counts: trials by state; a state without trials may be missing.
+        request: whether the study is to be worked on, or None if no run of ours ever began it.
+        best: None without a COMPLETE trial, and for several objectives.
+        trials_per_hour: see `_rates`; None if no trial ended in the last hour.
+        workers: one for each RUNNING trial, in order of the trials' numbers.
+    """
+
+    name: str
+    directions: list[str]
+    metric: str
+    file: str
+    counts: dict[TrialState, int]
+    request: Request | None
+    best: BestTrial | None
+    trials_per_hour: float | None
+    workers: list[WorkerOverview]
+
+    def count(self, state: TrialState) -> int:
+        """How many trials are in a state."""
+        return self.counts.get(state, 0)
+
+    @property
+    def ended(self) -> int:
+        """How many trials count towards the target."""
+        return self.count(TrialState.COMPLETE) + self.count(TrialState.PRUNED)
+
+
+def find_study(database: Database, name: str) -> int:
+    """The id of the study with this name.
+
+    Raises:
+        UsageError: there is none; the closest name is offered.
+    """
+
+    def read(_again: bool) -> dict[int, str]:  # noqa: FBT001 - the callback's signature
+        with session_of(database) as session:
+            return _names(session, None)
+
+    # Compared here: MySQL would take mnist for MNIST.
+    known = {name: study_id for study_id, name in database.patience.run(read).items()}
+    if not known:
+        raise UsageError(
+            f"There is no study {name!r}: {database.url} holds no study yet; a run makes one."
+        )
+    if name not in known:
+        raise UsageError(f"There is no study {name!r} in {database.url}; {closest(name, known)}")
+    return known[name]
+
+
+def read_overviews(database: Database, study_id: int | None = None) -> list[StudyOverview]:
+    """All studies of a database in the order of their making, or one of them."""
+
+    def read(_again: bool) -> list[StudyOverview]:  # noqa: FBT001
+        with session_of(database) as session:
+            _hold_the_moment(session, database.backend.engine.name)
+            return _overviews(session, study_id)
+
+    return database.patience.run(read)
+
+
+def _hold_the_moment(session: Session, kind: str) -> None:
+    """Let all queries see the same rows: trials end while we read."""
+    if kind == "sqlite":
+        session.execute(text("BEGIN"))
+    else:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
+def _overviews(session: Session, only: int | None) -> list[StudyOverview]:
+    now = session.scalars(select(utc_now())).one()
+    names = _names(session, only)
+    directions, attrs = _directions(session, only), _attrs(session, only)
+    counts, bests = _counts(session, only), _bests(session, only)
+    rates, workers = _rates(session, only, now), _workers(session, only, now)
+    found = []
+    for study_id, name in names.items():
+        definition = json.loads(attrs.get((study_id, DEFINITION_ATTR), "{}"))
+        found.append(
+            StudyOverview(
+                name=name,
+                directions=directions.get(study_id, []),
+                metric=definition.get("metric", DEFAULT_METRIC),
+                file=definition.get("file", ""),
+                counts=counts.get(study_id, {}),
+                request=parse_request(attrs.get((study_id, REQUEST_ATTR))),
+                best=bests.get(study_id),
+                trials_per_hour=rates.get(study_id),
+                workers=workers.get(study_id, []),
+            )
+        )
+    return found
+
+
+def _within(column: Any, only: int | None) -> ColumnElement[bool]:
+    """Rows of one study, or of all."""
+    return true() if only is None else column == only
+
+
+def _names(session: Session, only: int | None) -> dict[int, str]:
+    study = models.StudyModel
+    rows = session.execute(
+        select(study.study_id, study.study_name)
+        .where(_within(study.study_id, only))
+        .order_by(study.study_id)
+    )
+    return {int(study_id): str(name) for study_id, name in rows}
+
+
+def _directions(session: Session, only: int | None) -> dict[int, list[str]]:
+    direction = models.StudyDirectionModel
+    found: dict[int, list[str]] = {}
+    for study_id, which in session.execute(
+        select(direction.study_id, direction.direction)
+        .where(_within(direction.study_id, only))
+        .order_by(direction.study_id, direction.objective)
+    ):
+        found.setdefault(study_id, []).append(which.name.lower())
+    return found
+
+
+def _attrs(session: Session, only: int | None) -> dict[tuple[int, str], str]:
+    """The request and the definition of each study, as JSON."""
+    attr = models.StudyUserAttributeModel
+    rows = session.execute(
+        select(attr.study_id, attr.key, attr.value_json).where(
+            attr.key.in_([REQUEST_ATTR, DEFINITION_ATTR]), _within(attr.study_id, only)
+        )
+    )
+    return {(study_id, key): value_json for study_id, key, value_json in rows}
+
+
+def _counts(session: Session, only: int | None) -> dict[int, dict[TrialState, int]]:
+    trial = models.TrialModel
+    found: dict[int, dict[TrialState, int]] = {}
+    for study_id, state, count in session.execute(
+        select(trial.study_id, trial.state, func.count())
+        .where(_within(trial.study_id, only))
+        .group_by(trial.study_id, trial.state)
+    ):
+        found.setdefault(study_id, {})[state] = count
+    return found
+
+
+def _rates(session: Session, only: int | None, now: datetime) -> dict[int, float]:
+    """Trials an hour: those that ended COMPLETE or PRUNED in the last hour, over their time.
+
+    That time is the last hour, or less: since the first of these trials was started.
+    """
+    trial = models.TrialModel
+    started, ended = trial._datetime_start_utc, trial._datetime_complete_utc
+    rows = session.execute(
+        select(trial.study_id, func.count(), func.min(func.coalesce(started, ended)))
+        .where(
+            trial.state.in_([TrialState.COMPLETE, TrialState.PRUNED]),
+            ended > now - timedelta(seconds=RATE_SECONDS),
+            _within(trial.study_id, only),
+        )
+        .group_by(trial.study_id)
+    )
+    # At least a second: clocks differ, and some databases keep whole seconds.
+    return {
+        study_id: 3600 * count / min(max(_seconds(first, now), 1.0), RATE_SECONDS)
+        for study_id, count, first in rows
+    }
+
+
+def _bests(session: Session, only: int | None) -> dict[int, BestTrial]:
+    trial, value, direction = (
+        models.TrialModel,
+        models.TrialValueModel,
+        models.StudyDirectionModel,
+    )
+    kind = value.TrialValueType
+    # Infinities have no value in their row, only their type.
+    size = case(
+        (value.value_type == kind.INF_NEG, -1), (value.value_type == kind.INF_POS, 1), else_=0
+    )
+    sign = case((direction.direction == StudyDirection.MAXIMIZE, -1), else_=1)
+    several = select(direction.study_id).where(direction.objective > 0)
+    ranked = (
+        select(
+            trial.study_id,
+            trial.number,
+            value.value,
+            value.value_type,
+            func.row_number()
+            .over(
+                partition_by=trial.study_id,
+                order_by=[sign * size, sign * value.value, trial.number],
+            )
+            .label("place"),
+        )
+        .join(value, value.trial_id == trial.trial_id)
+        .join(direction, direction.study_id == trial.study_id)
+        .where(
+            trial.state == TrialState.COMPLETE,
+            trial.study_id.not_in(several),
+            _within(trial.study_id, only),
+        )
+        .subquery()
+    )
+    best = select(ranked.c.study_id, ranked.c.number, ranked.c.value, ranked.c.value_type)
+    return {
+        study_id: BestTrial(number, value.stored_repr_to_value(stored, stored_kind))
+        for study_id, number, stored, stored_kind in session.execute(
+            best.where(ranked.c.place == 1)
+        )
+    }
+
+
+def _workers(session: Session, only: int | None, now: datetime) -> dict[int, list[WorkerOverview]]:
+    trial = models.TrialModel
+    ours = and_(
+        claims.c.trial_id == trial.trial_id,
+        claims.c.study_id == trial.study_id,
+        claims.c.owner != HANDED_BACK,
+    )
+    rows = session.execute(
+        select(
+            trial.study_id,
+            trial.trial_id,
+            trial.number,
+            trial._datetime_start_utc.label("started"),
+            claims.c.host,
+            claims.c.pid,
+            claims.c.beat,
+        )
+        .outerjoin(claims, ours)
+        .where(trial.state == TrialState.RUNNING, _within(trial.study_id, only))
+        .order_by(trial.study_id, trial.number)
+    ).all()
+    last = _last_values(session, only) if rows else {}
+    found: dict[int, list[WorkerOverview]] = {}
+    for row in rows:
+        step, value = last.get(row.trial_id, (None, None))
+        worker = WorkerOverview(
+            host=row.host or ANOTHER_PROGRAM,
+            pid=row.pid,
+            trial=row.number,
+            started=row.started.replace(tzinfo=UTC) if row.started else None,
+            seconds=_seconds(row.started, now) if row.started else None,
+            silent_seconds=_seconds(row.beat, now) if row.beat else None,
+            step=step,
+            value=value,
+        )
+        found.setdefault(row.study_id, []).append(worker)
+    return found
+
+
+def _last_values(session: Session, only: int | None) -> Mapping[int, tuple[int, float]]:
+    """Of the RUNNING trials, by id: the greatest step that was reported, and its value."""
+    trial, value = models.TrialModel, models.TrialIntermediateValueModel
+    last = (
+        select(value.trial_id, func.max(value.step).label("step"))
+        .join(trial, trial.trial_id == value.trial_id)
+        .where(trial.state == TrialState.RUNNING, _within(trial.study_id, only))
+        .group_by(value.trial_id)
+        .subquery()
+    )
+    rows = session.execute(
+        select(
+            value.trial_id,
+            value.step,
+            value.intermediate_value,
+            value.intermediate_value_type,
+        ).join(last, (last.c.trial_id == value.trial_id) & (last.c.step == value.step))
+    )
+    return {
+        trial_id: (step, value.stored_repr_to_intermediate_value(stored, kind))
+        for trial_id, step, stored, kind in rows
+    }
+
+
+def _seconds(since: datetime, now: datetime) -> float:
+    """An age, never negative: the clock of the host that wrote ``since`` may be ahead."""
+    return max((now - since).total_seconds(), 0.0)
