@@ -36,9 +36,10 @@ class Artifacts:
         return self._checkpoints / f"{number}.npz"
 
     def discard_checkpoint(self, number: int) -> None:
-        """Remove the checkpoint of a trial that has ended, if there is one."""
-        for path in self._checkpoints.glob(f"{number}.*"):
-            path.unlink(missing_ok=True)
+        """Remove the checkpoint of a trial that has ended, if there is one and it can be."""
+        with contextlib.suppress(OSError):  # the next sweep tries again, and says so
+            for path in self._checkpoints.glob(f"{number}.*"):
+                path.unlink(missing_ok=True)
 
     def sweep_checkpoints(self, unfinished: Callable[[], set[int]]) -> None:
         """Remove checkpoints of trials that have ended: a killed worker leaves them.

@@ -14,7 +14,14 @@ from tuner import interrupt, wording
 from tuner.artifacts import Artifacts
 from tuner.display import PlainDisplay
 from tuner.engines.local import LocalEngine
-from tuner.errors import Interrupted, Stopped, StorageError, TooManyFailures, TunerError
+from tuner.errors import (
+    Interrupted,
+    Stopped,
+    StorageError,
+    StudyGone,
+    TooManyFailed,
+    TunerError,
+)
 from tuner.launch import CLOSED_BY
 from tuner.machine import AUTO, worker_variables
 from tuner.settings import DaemonSettings
@@ -99,9 +106,14 @@ class _Daemon:
         self._next_reap = time.monotonic() + REAP_SECONDS
         for study_id in studies_with_claims(self.database):
             claims = self._claims.setdefault(study_id, Claims(self.database, study_id))
-            given = claims.reap(self.me.supervisor)
-            if given:
-                self.display.note(f"taken over from a dead supervisor: {given.in_words()}")
+            with contextlib.suppress(StudyGone):
+                # No worker of ours is running: what we hold was left when the database was away.
+                given = claims.hand_back_all(self.me.supervisor)
+                if given:
+                    self.display.note(f"handed back after an outage: {given.in_words()}")
+                given = claims.reap(self.me.supervisor)
+                if given:
+                    self.display.note(f"taken over from a dead supervisor: {given.in_words()}")
 
     def _next(self) -> tuple[OpenRequest, Path] | None:
         """The oldest open request that this host can help with, and its study file."""
@@ -109,7 +121,7 @@ class _Daemon:
             if self.settings.studies and wanted.name not in self.settings.studies:
                 continue
             file = _find(wanted.snapshot.file)
-            here = "" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+            here = "" if file is None else _hash(file)
             if (wanted.study_id, wanted.request.opened, here) in self._refused:
                 continue
             if file is not None and here == wanted.snapshot.file_hash:
@@ -128,23 +140,31 @@ class _Daemon:
             f"{wanted.name}: {wanted.ended} of {wording.count(wanted.request.target, 'trial')} "
             "are there; helping with the rest"
         )
-        supervisor = self._supervisor(wanted, file)
+        self._next_reap = 0.0
         try:
-            supervisor.run()
+            self._supervisor(wanted, file).run()
         except Interrupted:
             return
         except Stopped as stopped:
             self.display.note(str(stopped))
-        except StorageError:
-            raise
         except TunerError as error:
+            if is_transient(error):
+                raise
             self._refuse(wanted, wanted.snapshot.file_hash, str(error))
-            if supervisor.board.failed > wanted.request.most_failed:  # so it is for every host
-                reason = CLOSED_BY[TooManyFailures]
-                change_request(self.database, wanted.study_id, RequestState.CLOSED, reason=reason)
+            if isinstance(error, TooManyFailed):  # so it is for every host
+                self._close(wanted, CLOSED_BY[TooManyFailed])
         else:
             close_reached(self.database, wanted.study_id)
             self.display.note(f"{wanted.name}: all {wanted.request.target} trials are done")
+
+    def _close(self, wanted: OpenRequest, reason: str) -> None:
+        change_request(
+            self.database,
+            wanted.study_id,
+            RequestState.CLOSED,
+            reason=reason,
+            opened=wanted.request.opened,
+        )
 
     def _supervisor(self, wanted: OpenRequest, file: Path) -> Supervisor:
         request, search = wanted.request, wanted.search
@@ -198,6 +218,14 @@ def _find(file: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def _hash(file: Path) -> str:
+    """The SHA-256 of a study file, or "" if it cannot be read."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def _mismatch(wanted: OpenRequest, file: Path | None, file_hash: str) -> str:

@@ -6,7 +6,9 @@
     ├── Stopped           1    somebody else paused, stopped or closed the study
     ├── UsageError        2    a flag, a name or a study file is wrong
     ├── StorageError      3    the database cannot be reached, read or written
-    ├── TooManyFailures   4    more trials failed than ``--max-failures`` allows
+    │   └── StudyGone     3    the study was deleted while it was being worked on
+    ├── TooManyFailures   4    workers died at their start again and again
+    │   └── TooManyFailed 4    more trials failed than ``--max-failures`` allows
     ├── TimedOut          5    ``--timeout`` passed before the study reached its target
     └── Interrupted     130    Ctrl-C
 
@@ -33,10 +35,18 @@ class StorageError(TunerError):
     exit_code = 3
 
 
+class StudyGone(StorageError):  # noqa: N818
+    """The study was deleted while it was being worked on."""
+
+
 class TooManyFailures(TunerError):  # noqa: N818 - the outcome's name, as in the exit code table
-    """More trials failed since the command started than ``--max-failures`` allows."""
+    """Workers died at their start again and again, or more trials failed than allowed."""
 
     exit_code = 4
+
+
+class TooManyFailed(TooManyFailures):
+    """More trials failed since the command started than ``--max-failures`` allows."""
 
 
 class Stopped(TunerError):  # noqa: N818

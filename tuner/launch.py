@@ -17,7 +17,15 @@ from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
 from tuner.engines.inline import InlineEngine
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
-from tuner.errors import Interrupted, StorageError, TimedOut, TooManyFailures, TunerError
+from tuner.errors import (
+    Interrupted,
+    Stopped,
+    StorageError,
+    TimedOut,
+    TooManyFailed,
+    TooManyFailures,
+    TunerError,
+)
 from tuner.machine import PRECISION_VARIABLE, worker_variables
 from tuner.search import check_search
 from tuner.settings import RunSettings
@@ -26,6 +34,7 @@ from tuner.storage import (
     Database,
     Owner,
     ProgressReader,
+    Request,
     RequestState,
     StudyRecord,
     change_request,
@@ -94,9 +103,10 @@ class _Launch:
             engine.start()
             snapshot = definition.snapshot if definition else self._await_definition(engine)
             record = self._register(snapshot)
-            reader, board = self._open(snapshot, record)
-            if not self.settings.detach:
-                self._supervise(engine, record, reader, board)
+            reader, board, request = self._open(snapshot, record)
+            if request is not None and not self.settings.detach:
+                with closing_request(self.database, record.study_id, request):
+                    self._supervise(engine, record, reader, board)
         finally:
             engine.kill()  # what has not ended
         return board
@@ -104,7 +114,7 @@ class _Launch:
     def _make_engine(self) -> tuple[Engine, Definition | None]:
         """The engine, and the study if it is loaded in this process."""
         settings = self.settings
-        if settings.workers == 0:
+        if settings.workers == 0 and not settings.detach:
             os.environ[PRECISION_VARIABLE] = settings.precision
             definition = load(settings.study_file)
             return InlineEngine(definition, self.database, self.me), definition
@@ -155,21 +165,26 @@ class _Launch:
             self.display.note(warning)
         return record
 
-    def _open(self, snapshot: Snapshot, record: StudyRecord) -> tuple[ProgressReader, Scoreboard]:
+    def _open(
+        self, snapshot: Snapshot, record: StudyRecord
+    ) -> tuple[ProgressReader, Scoreboard, Request | None]:
         """Ask for the trials that are missing, of our own workers and of any daemon."""
         settings = self.settings
         reader, board = follow(
             self.database, record.study_id, record.name, snapshot, settings.trials
         )
-        if board.ended < settings.trials:
-            open_request(
-                self.database,
-                record.study_id,
-                target=settings.trials,
-                most_failed=board.failed + settings.max_failures,
-                trial_timeout=settings.trial_timeout,
-            )
-        return reader, board
+        if board.ended >= settings.trials:
+            return reader, board, None
+        request, before = open_request(
+            self.database,
+            record.study_id,
+            target=settings.trials,
+            most_failed=board.failed + settings.max_failures,
+            trial_timeout=settings.trial_timeout,
+        )
+        if before is RequestState.PAUSED:
+            self.display.note(f"{record.name} was paused; this run resumes it for everybody")
+        return reader, board, request
 
     def _supervise(
         self, engine: Engine, record: StudyRecord, reader: ProgressReader, board: Scoreboard
@@ -212,24 +227,30 @@ class _Launch:
             signals=self.signals,
             ended_early=self.ended_early,
         )
-        with closing_request(self.database, record.study_id):
-            supervisor.run()
+        supervisor.run()
 
 
 @contextlib.contextmanager
-def closing_request(database: Database, study_id: int) -> Iterator[None]:
+def closing_request(database: Database, study_id: int, request: Request) -> Iterator[None]:
     """Close the study's request at the end of the block: nobody shall go on with it by himself.
 
-    It stays open when the database is lost: a daemon, or the same command again, goes on.
+    It stays open when the database is lost: a daemon, or the same command again, goes on. So does a
+    request that somebody else has opened meanwhile.
     """
     try:
         yield
-    except StorageError:
+    except (StorageError, Stopped):
         raise
     except TunerError as error:
         reason = CLOSED_BY.get(type(error), "an error")
         with contextlib.suppress(StorageError):
-            change_request(database, study_id, RequestState.CLOSED, reason=reason)
+            change_request(
+                database,
+                study_id,
+                RequestState.CLOSED,
+                reason=reason,
+                opened=request.opened,
+            )
         raise
     close_reached(database, study_id)
 
@@ -238,6 +259,7 @@ CLOSED_BY: dict[type[TunerError], str] = {
     Interrupted: "Ctrl-C",
     TimedOut: "--timeout",
     TooManyFailures: "too many failures",
+    TooManyFailed: "too many failures",
 }
 
 

@@ -18,6 +18,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.exceptions import ExperimentalWarning
+from optuna.search_space import IntersectionSearchSpace
 
 from tuner.errors import UsageError
 from tuner.seeds import sampler_seed
@@ -52,11 +53,14 @@ class SearchContext:
         study_seed: for what all trials share: a grid's order, a quasi-random sequence.
         number: the trial's number.
         space: the declared space, or None for a define-by-run study.
+        known: what all trials' spaces have in common, as far as earlier samplers of this process
+            have looked; from a new one, Optuna would go through all trials for each trial.
     """
 
     study_seed: int
     number: int
     space: dict[str, BaseDistribution] | None
+    known: IntersectionSearchSpace | None = None
 
     @property
     def seed(self) -> int:
@@ -100,7 +104,10 @@ class _NumberedQmcSampler(samplers.QMCSampler):
 
 
 def _tpe(context: SearchContext) -> samplers.BaseSampler:
-    return samplers.TPESampler(seed=context.seed)
+    sampler = samplers.TPESampler(seed=context.seed)
+    if context.known is not None and context.space is not None:  # the same for all trials
+        sampler._search_space = context.known
+    return sampler
 
 
 def _random(context: SearchContext) -> samplers.BaseSampler:

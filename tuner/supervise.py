@@ -19,6 +19,7 @@ from tuner.errors import (
     Stopped,
     StorageError,
     TimedOut,
+    TooManyFailed,
     TooManyFailures,
     TunerError,
     UsageError,
@@ -169,6 +170,11 @@ class Supervisor:
                 self._sweep()
                 while not self._is_done():
                     self._turn()
+            except StorageError as error:
+                self._drain()
+                if self.signals.received:  # it only cut short the waiting for the database
+                    raise self._interrupted() from error
+                raise
             except BaseException:
                 self._drain()
                 raise
@@ -187,10 +193,7 @@ class Supervisor:
 
     def _turn(self) -> None:
         if self.signals.received:
-            raise Interrupted(
-                f"Interrupted with {self.board.ended} of {self.board.target} trials done; what "
-                "was running is handed back, and the same command goes on."
-            )
+            raise self._interrupted()
         deadline = self.limits.deadline
         if deadline is not None and time.monotonic() >= deadline:
             raise TimedOut(
@@ -219,6 +222,12 @@ class Supervisor:
                 "run the same command again to go on."
             )
 
+    def _interrupted(self) -> Interrupted:
+        return Interrupted(
+            f"Interrupted with {self.board.ended} of {self.board.target} trials done; what was "
+            "running is handed back, and the same command goes on."
+        )
+
     def _check_same_file(self, loaded: Loaded) -> None:
         if loaded.snapshot.file_hash != self.board.snapshot.file_hash:
             raise UsageError(
@@ -231,14 +240,14 @@ class Supervisor:
         if self.signals.received:
             return  # the end has begun, and gives everything back
         # One that ends in good order has nothing left: with a trial, even exit code 0 is a death.
-        death = gone.death or "exited with code 0"
+        death = None if gone.lost_database else gone.death or "exited with code 0"
         given = self.claims.hand_back(gone.owner, death=death)
         if gone.death is None and not given:
             self._read()
             if self._is_done():
                 return
         self._count_early_deaths(gone, had_a_trial=bool(given))
-        words = [f"worker {gone.owner.pid} {death}"]
+        words = [f"worker {gone.owner.pid} {death or 'gave up waiting for the database'}"]
         words += [given.in_words()] if given else []
         words += [f"it wrote: {gone.last_words()}"] if gone.output else []
         self.display.note("; ".join(words))
@@ -267,7 +276,7 @@ class Supervisor:
         self.board.update(progress)
         self.display.show(self.board, progress.new)
         if self.board.failed > self.limits.most_failed:
-            raise TooManyFailures(
+            raise TooManyFailed(
                 f"More than {wording.count(self.limits.allowed_failures, 'trial')} failed since "
                 f"this command started (--max-failures {self.limits.allowed_failures}); mend the "
                 "objective, or allow more. The failed trials keep their reason as an attribute."

@@ -11,10 +11,12 @@ from typing import Any
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import _filter_study
+from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from tuner import environment, interrupt, log, outcomes
 from tuner.artifacts import Artifacts
+from tuner.errors import StorageError
 from tuner.machine import own_megabytes
 from tuner.search import SearchContext, make_pruner, make_sampler
 from tuner.seeds import trial_seed
@@ -133,6 +135,7 @@ class Worker:
         self._environment = environment.digest(here)
         record_environment(database, assignment.study_id, self._environment, here)
         self.megabytes = (0, 0)
+        self._known_space = IntersectionSearchSpace(include_pruned=True)
 
     def work(self) -> Iterator[None]:
         """Run trials until the study has reached its target or somebody asks to stop.
@@ -205,14 +208,17 @@ class Worker:
 
     def _study_for(self, claim: Claim) -> optuna.Study:
         """The study with a sampler that is seeded for this trial alone."""
-        context = SearchContext(self._assignment.seed, claim.number, self._definition.space)
+        context = SearchContext(
+            self._assignment.seed, claim.number, self._definition.space, self._known_space
+        )
         study = ServedStudy(
             self._assignment.study_name,
             self._database.storage,
             sampler=make_sampler(self._assignment.sampler, context),
             pruner=self._pruner,
         )
-        study.get_trials(deepcopy=False)  # bring the storage's cache up to date, as `ask` does
+        # Bring the storage's cache and the study's own up to date, as `ask` does.
+        study._get_trials(deepcopy=False, states=None, use_cache=True)
         return study
 
 
@@ -222,7 +228,7 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
     Raises:
         HandBack: somebody asked to stop.
         MemoryError: also for TensorFlow's ResourceExhaustedError.
-        StorageInternalError: the database was lost.
+        StorageInternalError: the database was lost; or StorageError.
     """
     try:
         trial.sample(definition.space or {})
@@ -233,7 +239,7 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
         return _stopped_early(trial, outcomes.DIVERGED, str(diverged))
     except optuna.TrialPruned:
         return _stopped_early(trial, outcomes.PRUNED)
-    except (MemoryError, StorageInternalError):
+    except (MemoryError, StorageInternalError, StorageError):
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
         if type(error).__name__ == "ResourceExhaustedError":  # TensorFlow's, not imported here

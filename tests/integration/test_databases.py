@@ -1,5 +1,6 @@
 """Opening databases, and the study's record in them."""
 
+import collections
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import sqlalchemy
 from optuna.distributions import FloatDistribution, distribution_to_json
 
 from tests.conftest import admin, require_server
+from tuner import machine
 from tuner.errors import StorageError, UsageError
 from tuner.storage import Claim, Claims, open_database, register, this_process
 from tuner.storage.attributes import DEFINITION_ATTR, STUDY_SEED_ATTR
@@ -127,7 +129,7 @@ def test_a_brace_reaches_the_server_unchanged() -> None:
         connection.execute(sqlalchemy.text('CREATE DATABASE "tuner_test_{brace}"'))
     try:
         url = resolve("postgresql://root@127.0.0.1/tuner_test_{brace}")
-        backend = _create_backend(url, Patience("shown"))
+        backend = _create_backend(url, Patience("shown"), create=True)
         assert backend.engine.url.database == "tuner_test_{brace}"
         backend.engine.dispose()
     finally:
@@ -176,6 +178,29 @@ def test_an_option_that_the_driver_does_not_know_is_a_usage_error() -> None:
         open_database("mysql://root:s3cr3t@127.0.0.1/test?no_such_option=1")
 
 
+def test_who_only_looks_creates_nothing(database_url: str) -> None:
+    with pytest.raises(StorageError, match=r"no (studies|database)"):
+        open_database(database_url, create=False)
+    assert not database_url.startswith("sqlite") or not Path(database_url[10:]).exists()
+    open_database(database_url).close()
+    open_database(database_url, create=False).close()
+
+
+def test_a_file_on_a_network_file_system_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = collections.namedtuple("part", "mountpoint fstype")  # noqa: PYI024 - as psutil's
+    mounts = [part("/", "ext4"), part(str(tmp_path), "ext4"), part(str(tmp_path / "net"), "NFS4")]
+    monkeypatch.setattr(machine.psutil, "disk_partitions", lambda **_: mounts)
+    (tmp_path / "net" / "work").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"network file system \(nfs4\).* local disk"):
+        open_database(f"sqlite:///{tmp_path}/net/work/tuner.db")
+    assert not (tmp_path / "net" / "work" / "tuner.db").exists()
+    open_database(f"sqlite:///{tmp_path}/tuner.db").close()
+    mounts.append(part(str(tmp_path / "net"), "tmpfs"))  # mounted over it
+    open_database(f"sqlite:///{tmp_path}/net/work/tuner.db").close()
+
+
 def test_a_database_without_an_encoding_is_refused() -> None:
     require_server("postgresql")
     create = "CREATE DATABASE tuner_test_ascii ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
@@ -197,7 +222,9 @@ def test_passwords_in_options_are_hidden() -> None:
 
 def test_mysql_reads_what_is_committed() -> None:
     require_server("mysql")
-    backend = _create_backend(resolve("mysql://root@127.0.0.1/test"), Patience("shown"))
+    backend = _create_backend(
+        resolve("mysql://root@127.0.0.1/test"), Patience("shown"), create=True
+    )
     with backend.engine.connect() as connection:
         assert connection.get_isolation_level() == "READ COMMITTED"
     backend.engine.dispose()

@@ -11,6 +11,7 @@ import pytest
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import (
     IntegrityError,
+    InternalError,
     OperationalError,
     PendingRollbackError,
     ProgrammingError,
@@ -87,6 +88,7 @@ def mysql(code: int) -> OperationalError:
         (postgres("57P03"), True),  # starting up
         (postgres("40P01"), True),  # deadlock
         (postgres("53300"), True),  # too many connections
+        (InternalError("", {}, psycopg.errors.lookup("25006")("read-only")), True),  # a standby
         (postgres("53100"), False),  # disk full
         (postgres("28P01"), False),  # wrong password
         (OperationalError("", {}, psycopg.OperationalError("password authentication failed")),

@@ -11,6 +11,7 @@ from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
 from tuner import interrupt
+from tuner.errors import StorageError
 from tuner.outcomes import Diverged
 from tuner.study import Definition, Snapshot
 from tuner.trial import LONGEST_ATTR, ClaimedTrial
@@ -183,9 +184,12 @@ def test_stopping_the_study_is_ignored_aloud(
     assert "is ignored" in caplog.text
 
 
-def test_a_lost_database_is_not_the_objectives_fault(study: optuna.Study) -> None:
-    with pytest.raises(optuna.exceptions.StorageInternalError):
-        judge(study, raiser(optuna.exceptions.StorageInternalError("gone")))
+@pytest.mark.parametrize("kind", [optuna.exceptions.StorageInternalError, StorageError])
+def test_a_lost_database_is_not_the_objectives_fault(
+    study: optuna.Study, kind: type[Exception]
+) -> None:
+    with pytest.raises(kind):
+        judge(study, raiser(kind("gone")))
 
 
 def test_the_declared_space_is_sampled_before_the_objective(study: optuna.Study) -> None:

@@ -18,7 +18,7 @@ import optuna
 
 from tuner import interrupt, log
 from tuner.errors import TunerError
-from tuner.storage import Owner, open_database
+from tuner.storage import Owner, is_transient, open_database
 from tuner.study import load
 from tuner.work import Assignment, Worker
 
@@ -31,6 +31,8 @@ ORPHAN_SECONDS = 5.0
 # How often a worker without an assignment looks whether it should end, in seconds.
 LOOK_SECONDS = 0.2
 
+
+_orphaned = threading.Event()
 
 logger = logging.getLogger("tuner.engines.child")  # this module's own name is __main__
 
@@ -67,7 +69,10 @@ def main(events_fd: int) -> int:
     except interrupt.HandBack:
         return 0
     except TunerError as error:
-        _send(events, event="refused", exit_code=error.exit_code, text=str(error))
+        if is_transient(error):
+            _send(events, event="lost database", text=str(error))
+        else:
+            _send(events, event="refused", exit_code=error.exit_code, text=str(error))
         return error.exit_code
     return 0
 
@@ -111,9 +116,15 @@ def _listen(commands: IO[str], inbox: "queue.Queue[dict[str, Any]]") -> None:
     """Pass messages on; at the end of file the supervisor is gone, and so shall we be."""
     for line in commands:
         inbox.put(json.loads(line))
+    _orphaned.set()
     interrupt.request()
     threading.Event().wait(ORPHAN_SECONDS)
-    os._exit(1)
+    _end_group()
+
+
+def _end_group() -> None:
+    """End this process and all that the objective has started: nobody else will."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def _send_logs(events: IO[str], level: int) -> None:
@@ -137,4 +148,6 @@ def _send(events: IO[str], **message: object) -> None:
 if __name__ == "__main__":
     code = main(int(sys.argv[1]))
     sys.stdout.flush()
+    if _orphaned.is_set():
+        _end_group()
     os._exit(code)  # TensorFlow's threads make an ordinary exit slow

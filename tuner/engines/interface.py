@@ -29,12 +29,14 @@ class Gone:
 
     Attributes:
         death: why, when it did not end in good order; None when it did.
+        lost_database: it gave up a database that was away for a moment; its trial is not to blame.
         output: the last lines it wrote to its standard output and error.
     """
 
     owner: Owner
     death: str | None
     output: list[str]
+    lost_database: bool = False
 
     def last_words(self) -> str:
         """The end of its output in one line."""

@@ -36,6 +36,8 @@ from tuner.work import OUT_OF_MEMORY, TIMED_OUT, Assignment
 OUTPUT_LINES = 20
 # How long to wait for the last words of a process that has ended, in seconds.
 LAST_WORDS_SECONDS = 2.0
+# From one poll to the next, in seconds; what is more is not a trial's time.
+LONGEST_POLL_SECONDS = 5.0
 
 # TensorFlow's notes on the processor would push a worker's last words out of what is kept.
 _QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
@@ -50,6 +52,7 @@ class _Child:
     readers: list[threading.Thread]
     output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
     refused: bool = False
+    lost_database: bool = False
     leaving: bool = False  # it holds no trial, and another is to take its place
     at_work_since: float | None = None  # on its present trial, by time.monotonic
     timed_out: bool = False
@@ -86,6 +89,7 @@ class LocalEngine:
         self._draining = False
         self._heard: set[object] = set()  # what workers said that is to be said once
         self._oom_kills = oom_kills()
+        self._polled = time.monotonic()  # when `poll` was last called
 
     def start(self) -> None:
         """Start the workers; each loads the study file."""
@@ -114,13 +118,18 @@ class LocalEngine:
 
     def _kill_late_ones(self) -> None:
         """Kill workers whose trial takes longer than it may."""
+        now, before = time.monotonic(), self._polled
+        self._polled = now
         limit = self._assignment.trial_timeout if self._assignment else None
         if limit is None:
             return
-        now = time.monotonic()
+        # While the database is away, the supervisor waits, and so do the workers.
+        waited = now - before if now - before > LONGEST_POLL_SECONDS else 0.0
         for child in self._children:
-            since = child.at_work_since
-            if since is not None and not child.timed_out and now - since > limit:
+            if child.at_work_since is None or child.timed_out:
+                continue
+            child.at_work_since += waited
+            if now - child.at_work_since > limit:
                 child.timed_out = True
                 _kill_group(child)
 
@@ -211,6 +220,9 @@ class LocalEngine:
         if kind == "leaving":
             child.leaving = True
             return []
+        if kind == "lost database":
+            child.lost_database = True
+            return [LogLine(text)]
         child.refused = True
         return [Refused(_ERRORS.get(int(str(message["exit_code"])), TunerError)(text))]
 
@@ -230,12 +242,13 @@ class LocalEngine:
         if child.leaving and death is None and not self._draining:
             self._spawn(child.number)
             return events
-        return [*events, Gone(child.owner, death, list(child.output))]
+        gone = Gone(child.owner, death, list(child.output), lost_database=child.lost_database)
+        return [*events, gone]
 
     def _cause_of_death(self, child: _Child) -> str | None:
         code = child.process.returncode
         kills, self._oom_kills = oom_kills() - self._oom_kills, oom_kills()
-        if code == 0 or self._draining or child.refused:
+        if code == 0 or self._draining or child.refused or child.lost_database:
             return None
         if child.timed_out:
             return TIMED_OUT

@@ -104,6 +104,7 @@ class Claims:
         self._study_id = study_id
         # Of others' claims: the last beat seen, and since when, by time.monotonic.
         self._watched: dict[str, tuple[datetime, float]] = {}
+        self._looked = 0.0  # when they were last seen, by time.monotonic
 
     @property
     def patience(self) -> Patience:
@@ -331,6 +332,9 @@ class Claims:
     def _watch(self, beats: Mapping[str, datetime]) -> set[str]:
         """Owners whose beat has not changed for `WATCH_SECONDS` before our eyes."""
         now, trouble = time.monotonic(), self.patience.last_trouble
+        if now - self._looked > BEAT_AGE_LIMIT_SECONDS / 2:
+            self._watched.clear()  # we did not look: perhaps the database stood still
+        self._looked = now
         watched = {}
         for owner, beat in beats.items():
             seen, since = self._watched.get(owner, (beat, now))
@@ -382,7 +386,12 @@ class Claims:
             return list(
                 session.scalars(
                     select(models.TrialModel.number)
-                    .outerjoin(claims, models.TrialModel.trial_id == claims.c.trial_id)
+                    .outerjoin(
+                        claims,
+                        # Both: SQLite gives the ids of deleted trials to new ones.
+                        (models.TrialModel.trial_id == claims.c.trial_id)
+                        & (models.TrialModel.study_id == claims.c.study_id),
+                    )
                     .where(
                         models.TrialModel.study_id == self._study_id,
                         models.TrialModel.state == TrialState.RUNNING,
@@ -436,7 +445,11 @@ def studies_with_claims(database: Database) -> list[int]:
 
     def read(_again: bool) -> list[int]:  # noqa: FBT001
         with session_of(database) as session:
-            held = select(claims.c.study_id).where(claims.c.owner != HANDED_BACK).distinct()
+            held = select(models.StudyModel.study_id).where(
+                models.StudyModel.study_id.in_(
+                    select(claims.c.study_id).where(claims.c.owner != HANDED_BACK)
+                )
+            )
             return list(session.scalars(held))
 
     return database.patience.run(read)

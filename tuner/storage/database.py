@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from tuner.errors import StorageError, UsageError
+from tuner.errors import StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
 from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import metadata
@@ -89,7 +89,7 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
 
     Args:
         address: a storage URL as the user writes it, see `tuner.storage.urls.resolve`.
-        create: make a SQLite file that is not there; commands that only read do not.
+        create: make the file and tables that are not there; commands that only look do not.
         patient: wait while a server is away, as a process does that helps with a running study.
 
     Raises:
@@ -105,9 +105,9 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
     try:
         with storage_errors(shown):
             if patient:
-                backend = patience.run(lambda _again: _create_backend(url, patience))
+                backend = patience.run(lambda _again: _create_backend(url, patience, create=create))
             else:
-                backend = _create_backend(url, patience)
+                backend = _create_backend(url, patience, create=create)
     except TypeError as error:  # how drivers say it
         if "bytes-like object" in str(error):
             raise StorageError(
@@ -153,7 +153,7 @@ def locked_study(database: Database, study_id: int) -> Iterator[Session]:
             .with_for_update()
         )
         if row is None:
-            raise StorageError(
+            raise StudyGone(
                 f"The study with id {study_id} is gone from {database.url}: somebody deleted it. "
                 "Run the command again to start it anew."
             )
@@ -190,10 +190,10 @@ def _engine_options(url: URL) -> dict[str, Any]:
     return options
 
 
-def _create_backend(url: URL, patience: Patience) -> PatientStorage:
+def _create_backend(url: URL, patience: Patience, *, create: bool) -> PatientStorage:
     # Optuna fills `{SCHEMA_VERSION}` in the URL by str.format: other braces must be doubled.
     template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    _refuse_foreign_tables(url, patience.shown)
+    _check_tables(url, patience.shown, create=create)
     for attempt in range(1, CREATE_ATTEMPTS + 1):
         try:
             backend = PatientStorage(template, _engine_options(url), patience)
@@ -216,7 +216,12 @@ def _create_backend(url: URL, patience: Patience) -> PatientStorage:
     return backend
 
 
-def _refuse_foreign_tables(url: URL, shown: str) -> None:
+def _check_tables(url: URL, shown: str, *, create: bool) -> None:
+    """Refuse a database with another program's tables, and one without any if we must not create.
+
+    Raises:
+        StorageError: it is such a database.
+    """
     engine = sqlalchemy.create_engine(url, **_engine_options(url))
     try:
         tables = set(sqlalchemy.inspect(engine).get_table_names())
@@ -229,6 +234,11 @@ def _refuse_foreign_tables(url: URL, shown: str) -> None:
         raise StorageError(
             f"The database {shown} holds tables of another program ({named}); name an empty "
             "database, or one that Optuna made."
+        )
+    if not create and "version_info" not in tables:
+        raise StorageError(
+            f"The database {shown} holds no studies; name the one that a run has used, with "
+            "--storage."
         )
 
 
@@ -258,8 +268,11 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
         )
     try:
         with sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("BEGIN IMMEDIATE")
+            if create:
+                connection.execute("PRAGMA journal_mode=WAL")
+                connection.execute("BEGIN IMMEDIATE")
+            else:  # a look needs no lock, and need not be allowed to write
+                connection.execute("PRAGMA schema_version")
         connection.close()
     except sqlite3.DatabaseError as error:
         raise StorageError(

@@ -10,12 +10,12 @@
          ▼                    ▼
       CLOSED  its target is reached, Ctrl-C, ...;  or  STOPPED  by `tuner control stop`
 
-From both ends only the next run opens it again.
+From both ends only the next run opens it again; it also resumes what is paused.
 """
 
 import enum
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -56,7 +56,7 @@ class Request:
 
     Attributes:
         state: whether it is to be worked on.
-        opened: when, in UTC, as ISO 8601.
+        opened: when, in UTC, as ISO 8601 with microseconds: it tells one request from the next.
         target: trials that shall end COMPLETE or PRUNED.
         most_failed: rows of the study that may be FAIL.
         trial_timeout: seconds that a trial may take, or None.
@@ -99,7 +99,7 @@ def open_request(
     target: int,
     most_failed: int,
     trial_timeout: float | None,
-) -> None:
+) -> tuple[Request, RequestState | None]:
     """Ask for a study to be brought to a target; one that is being worked on keeps a greater one.
 
     Args:
@@ -108,25 +108,44 @@ def open_request(
         target: trials that shall end COMPLETE or PRUNED.
         most_failed: rows of the study that may be FAIL.
         trial_timeout: seconds that a trial may take, or None.
-    """
-    opened = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
+    Returns:
+        The request, and the state of the one before it, or None if there was none.
+    """
+    opened = datetime.now(UTC).isoformat()
+
+    def write(_again: bool) -> tuple[Request, RequestState | None]:  # noqa: FBT001 - a callback's
         with locked_study(database, study_id) as session:
             before = read_request(session, study_id)
-            kept = before.target if before and before.state in _BEING_WORKED_ON else 0
-            request = Request(
-                RequestState.OPEN, opened, max(target, kept), most_failed, trial_timeout
-            )
+            request = Request(RequestState.OPEN, opened, target, most_failed, trial_timeout)
+            if before is not None and before.state in _BEING_WORKED_ON:
+                request = replace(
+                    request,
+                    target=max(target, before.target),
+                    most_failed=max(most_failed, before.most_failed),
+                )
             write_study_attr(session, study_id, REQUEST_ATTR, asdict(request))
+            return request, before.state if before else None
 
-    database.patience.run(write)
+    return database.patience.run(write)
 
 
 def change_request(
-    database: Database, study_id: int, state: RequestState, *, reason: str = ""
+    database: Database,
+    study_id: int,
+    state: RequestState,
+    *,
+    reason: str = "",
+    opened: str | None = None,
 ) -> Request | None:
     """Pause, resume, stop or close a study's request, if that is being worked on.
+
+    Args:
+        database: where.
+        study_id: of the study.
+        state: which it shall have.
+        reason: why, for people.
+        opened: change the request of this moment only, not one that somebody opened since.
 
     Returns:
         The request as it was before, or None if nobody ever opened one. Nothing is written when it
@@ -137,6 +156,8 @@ def change_request(
         with locked_study(database, study_id) as session:
             before = read_request(session, study_id)
             if before is None or before.state not in _BEING_WORKED_ON:
+                return before
+            if opened not in {None, before.opened}:
                 return before
             after = {**asdict(before), "state": state, "reason": reason}
             write_study_attr(session, study_id, REQUEST_ATTR, after)
@@ -173,11 +194,17 @@ def parse_request(stored: str | None) -> Request | None:
 
 
 def _request(stored: dict[str, Any] | None) -> Request | None:
-    return None if stored is None else Request(**{**stored, "state": RequestState(stored["state"])})
+    if stored is None:
+        return None
+    known = {field.name: stored[field.name] for field in fields(Request) if field.name in stored}
+    return Request(**{**known, "state": RequestState(stored["state"])})
 
 
 def read_requests(database: Database) -> list[OpenRequest]:
-    """The open requests whose target is not reached, oldest first."""
+    """The open requests whose target is not reached, oldest first.
+
+    Where it is reached, a run was killed before it could close its request: it is closed now.
+    """
 
     def read(_again: bool) -> list[OpenRequest]:  # noqa: FBT001
         study, attr = models.StudyModel, models.StudyUserAttributeModel
@@ -192,13 +219,22 @@ def read_requests(database: Database) -> list[OpenRequest]:
                 request = parse_request(text)
                 if request is not None and request.state is RequestState.OPEN:
                     found.append(_open_request(session, int(study_id), str(name), request))
-        waiting = [one for one in found if one.ended < one.request.target]
-        return sorted(waiting, key=lambda one: (one.request.opened, one.study_id))
+        return [one for one in found if one is not None]
 
-    return database.patience.run(read)
+    opened = sorted(database.patience.run(read), key=lambda it: (it.request.opened, it.study_id))
+    for one in opened:
+        if one.ended >= one.request.target:
+            close_reached(database, one.study_id)
+    return [one for one in opened if one.ended < one.request.target]
 
 
-def _open_request(session: Session, study_id: int, name: str, request: Request) -> OpenRequest:
+def _open_request(
+    session: Session, study_id: int, name: str, request: Request
+) -> OpenRequest | None:
+    """All about a request, or None if its study is being deleted."""
+    definition = read_study_attr(session, study_id, DEFINITION_ATTR)
+    if definition is None:
+        return None
     return OpenRequest(
         study_id=study_id,
         name=name,
@@ -207,7 +243,7 @@ def _open_request(session: Session, study_id: int, name: str, request: Request) 
         seed=int(read_study_attr(session, study_id, STUDY_SEED_ATTR)),
         uid=str(read_study_attr(session, study_id, ID_ATTR)),
         search=dict(read_study_attr(session, study_id, SEARCH_ATTR)),
-        snapshot=Snapshot.from_dict(read_study_attr(session, study_id, DEFINITION_ATTR)),
+        snapshot=Snapshot.from_dict(definition),
     )
 
 

@@ -42,6 +42,8 @@ SILENT_SECONDS = 1.0
 # database. MySQL: wrong password, no such database, disk full, table full.
 _HOPELESS_SQLSTATES = ("53100", "28", "3D000")
 _HOPELESS_CODES = {1044, 1045, 1049, 1021, 1114}
+# PostgreSQL: a standby that is about to take over cannot be written yet.
+_READ_ONLY_SQLSTATE = "25006"
 # PostgreSQL sends no SQLSTATE for an attempt to connect.
 _HOPELESS_WORDS = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 
@@ -120,7 +122,7 @@ class Patience:
             "the database %s does not answer (%s); trying again for up to %s",
             self.shown,
             reason_of(error),
-            wording.duration(self._seconds),
+            wording.duration(self._most_seconds()),
         )
 
     def _note_success(self) -> None:
@@ -142,6 +144,8 @@ def is_transient(error: BaseException) -> bool:
     original = wrapped.orig
     if isinstance(original, sqlite3.Error):
         return "locked" in str(original) or "busy" in str(original)
+    if getattr(original, "sqlstate", None) == _READ_ONLY_SQLSTATE:
+        return True
     if _is_hopeless(original):
         return False
     return wrapped.connection_invalidated or isinstance(wrapped, OperationalError | InterfaceError)

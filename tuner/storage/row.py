@@ -21,8 +21,10 @@ from tuner.storage.tables import claims
 class HeldRow:
     """The row of one trial, for the worker that claimed it.
 
-    Every writing asks first, in its transaction, whether the trial is still this worker's and the
-    study neither paused nor stopped; if not, nothing is written and the answer is False.
+    Every writing asks first whether the trial is still this worker's and the study neither paused
+    nor stopped; if not, nothing is written and the answer is False. The claim is not locked for it:
+    were it given away in that very moment, its new worker would find the value there already, and
+    other parameters than its own at its end.
     """
 
     def __init__(self, database: Database, claim: Claim, owner: Owner) -> None:
