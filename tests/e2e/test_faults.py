@@ -27,6 +27,12 @@ from tests.integration.test_databases import CREATE
 from tuner.daemon import LOOK_SECONDS
 from tuner.storage.claims import BEAT_AGE_LIMIT_SECONDS
 
+# Where MySQL's kind differs from PostgreSQL's in nothing that another test would not see.
+TWO_DATABASES = pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.soak)],
+    indirect=True,
+)
 # Where the kind of database makes no difference that another test would not see.
 ONE_DATABASE = pytest.mark.parametrize(
     "database_url",
@@ -88,6 +94,7 @@ def test_a_killed_supervisor_loses_nothing_and_the_same_command_goes_on(
     assert any(len(tried) > 1 for tried in commands.witness.attempts().values())
 
 
+@TWO_DATABASES
 def test_a_daemon_finishes_what_a_killed_supervisor_left(
     database_url: str, commands: Commands
 ) -> None:
@@ -102,6 +109,7 @@ def test_a_daemon_finishes_what_a_killed_supervisor_left(
     daemon.wait(0, 10)
 
 
+@TWO_DATABASES
 def test_sigterm_of_everything_at_once_hands_back_and_the_same_command_goes_on(
     database_url: str, commands: Commands
 ) -> None:
@@ -276,6 +284,7 @@ def objective(trial):
 """
 
 
+@TWO_DATABASES
 def test_failures_of_every_kind_are_named_and_replaced(
     database_url: str, commands: Commands
 ) -> None:
@@ -371,6 +380,7 @@ def uninterrupted_and_dying(
     return results_of(reference), results_of(url)
 
 
+@TWO_DATABASES
 def test_a_handed_back_trial_is_counted_once_in_each_rung(
     database_url: str, commands: Commands, tmp_path: Path
 ) -> None:

@@ -167,6 +167,15 @@ def test_connections_that_are_cut_for_long_lose_nothing(
     connections_are_cut(database_url, commands, 50, 10)
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        pytest.param("sqlite", marks=pytest.mark.soak),  # its clock knows no zone
+        "postgresql",
+        pytest.param("mysql", marks=pytest.mark.soak),
+    ],
+    indirect=True,
+)
 def test_time_zones_make_nobody_look_dead(database_url: str, commands: Commands) -> None:
     url, elsewhere = database_url, {"TZ": "UTC"}
     other = url

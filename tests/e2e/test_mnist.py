@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,3 +114,47 @@ def test_a_killed_worker_changes_no_curve(few_digits: str, cache: str, tmp_path:
             [(t.params, t.intermediate_values) for t in trials_of(f"sqlite:///{path}", "few")]
         )
     assert curves[0] == curves[1]
+
+
+@pytest.mark.soak
+def test_the_main_job_survives_three_kills(cache: str, tmp_path: Path) -> None:
+    path, artifacts = tmp_path / "tuner.db", tmp_path / "artifacts"
+    url = f"sqlite:///{path}"
+    process = start(
+        "--study", "mnist", "--trials", "20", "--workers", "2", "--storage", url, "--seed", "1",
+        "--artifacts", str(artifacts), TUNER_CACHE_DIR=cache,
+    )  # fmt: skip
+    killed: set[int] = set()  # numbers of trials: the third death of one would be its failure
+    while len(killed) < 3:
+        wait_until(lambda: bool(_at_work(path).keys() - killed), seconds=240)
+        number = min(_at_work(path).keys() - killed)
+        os.kill(_at_work(path)[number], signal.SIGKILL)
+        killed.add(number)
+    out, err = process.communicate(timeout=900)
+    sys.stdout.write(out)
+    assert process.returncode == 0, err
+    assert {f"trial {number} is handed back" in out for number in killed} == {True}
+    counts = state_counts(url, "mnist")
+    assert counts.total() == 20
+    assert all(state in ENDED for state in counts)
+    for trial in trials_of(url, "mnist"):
+        assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
+    assert not list(artifacts.rglob("*.npz"))
+
+
+def _at_work(path: Path) -> dict[int, int]:
+    """The worker of each trial that is RUNNING and has reported: number -> pid."""
+    if not path.exists():
+        return {}
+    with sqlite3.connect(path) as connection:
+        try:
+            found = connection.execute(
+                "SELECT DISTINCT t.number, c.pid FROM tuner_claims c "
+                "JOIN trials t ON t.trial_id = c.trial_id "
+                "JOIN trial_intermediate_values v ON v.trial_id = t.trial_id "
+                "WHERE t.state = 'RUNNING'"
+            ).fetchall()
+        except sqlite3.OperationalError:  # no tables yet
+            found = []
+    connection.close()
+    return dict(found)

@@ -174,6 +174,35 @@ def test_a_killed_supervisor_loses_nothing(slow: str, sqlite: tuple[str, Path]) 
     wait_until(lambda: not any(worker.is_running() for worker in workers), seconds=10)
 
 
+STARTING_OTHERS = """
+import subprocess
+import time
+
+def objective(trial):
+    other = subprocess.Popen(["sleep", "1000"])
+    trial.set_user_attr("other", other.pid)
+    for step in range(1, 100):
+        time.sleep(0.1)
+        trial.report(1.0, step)
+    return 1.0
+"""
+
+
+def test_what_an_orphan_has_started_ends_with_it(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    study = str(write_study(STARTING_OTHERS))
+    process = start("--study", study, "--trials", "2", "--workers", "1", "--storage", url)
+    wait_until(has_running(path))
+    family = workers_of(process)
+    assert [member.name() for member in family].count("sleep") == 1
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(member.is_running() for member in family), seconds=10)
+    assert state_counts(url, "study") == {TrialState.WAITING: 1}
+
+
 def test_ctrl_c_hands_back_and_the_same_command_goes_on(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
