@@ -192,13 +192,13 @@ def test_a_file_on_a_network_file_system_is_refused(
     part = collections.namedtuple("part", "mountpoint fstype")  # noqa: PYI024 - as psutil's
     mounts = [part("/", "ext4"), part(str(tmp_path), "ext4"), part(str(tmp_path / "net"), "NFS4")]
     monkeypatch.setattr(machine.psutil, "disk_partitions", lambda **_: mounts)
-    (tmp_path / "net" / "work").mkdir(parents=True)
+    (tmp_path / "net" / "data").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"network file system \(nfs4\).* local disk"):
-        open_database(f"sqlite:///{tmp_path}/net/work/tuner.db")
-    assert not (tmp_path / "net" / "work" / "tuner.db").exists()
+        open_database(f"sqlite:///{tmp_path}/net/data/tuner.db")
+    assert not (tmp_path / "net" / "data" / "tuner.db").exists()
     open_database(f"sqlite:///{tmp_path}/tuner.db").close()
     mounts.append(part(str(tmp_path / "net"), "tmpfs"))  # mounted over it
-    open_database(f"sqlite:///{tmp_path}/net/work/tuner.db").close()
+    open_database(f"sqlite:///{tmp_path}/net/data/tuner.db").close()
 
 
 def test_a_database_without_an_encoding_is_refused() -> None:
