@@ -109,7 +109,7 @@ def test_a_daemon_finishes_what_a_killed_supervisor_left(
     daemon.wait(0, 10)
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_sigterm_of_everything_at_once_hands_back_and_the_same_command_goes_on(
     database_url: str, commands: Commands
 ) -> None:
@@ -226,6 +226,7 @@ def fault(trial, step):
 """
 
 
+@TWO_DATABASES
 def test_a_stopped_supervisor_is_taken_over_and_tells_nothing_twice(
     database_url: str, commands: Commands
 ) -> None:
@@ -284,7 +285,7 @@ def objective(trial):
 """
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_failures_of_every_kind_are_named_and_replaced(
     database_url: str, commands: Commands
 ) -> None:
@@ -380,7 +381,7 @@ def uninterrupted_and_dying(
     return results_of(reference), results_of(url)
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_a_handed_back_trial_is_counted_once_in_each_rung(
     database_url: str, commands: Commands, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ def the_server_restarts(cluster: Cluster, commands: Commands, mode: str, seconds
     assert all(len(tried) == 1 for tried in commands.witness.attempts().values())
 
 
-@pytest.mark.parametrize("mode", ["immediate", "fast"])
+@pytest.mark.parametrize("mode", ["immediate", pytest.param("fast", marks=pytest.mark.soak)])
 def test_workers_wait_while_postgresql_restarts(
     mode: str, cluster: Cluster, commands: Commands
 ) -> None:

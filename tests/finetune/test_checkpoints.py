@@ -187,7 +187,15 @@ def assert_goes_on(task, path, stored, expected, **configuration):
 
 
 @pytest.mark.parametrize("frozen", [0, 3])
-@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "momentum",
+        "adam",
+        pytest.param("adamw", marks=pytest.mark.soak),
+        pytest.param("rmsprop", marks=pytest.mark.soak),
+    ],
+)
 def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
     optimizer, frozen, task, path, watch
 ):
