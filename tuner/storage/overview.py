@@ -1,7 +1,7 @@
 """What a database holds and who works on it: a handful of queries, however many trials.
 
-Any study of Optuna's is read, of whatever program. Ages are measured by the database's clock, so
-that every host sees the same ones.
+Any study of Optuna's is read, of whatever program. Every reader sees the same ages: now is by the
+database's clock, and a trial's beginning by the clock of the host that runs it.
 """
 
 import json
