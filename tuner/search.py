@@ -1,7 +1,6 @@
 """Samplers and pruners by name: one registry of each decides the names everywhere."""
 
 import contextlib
-import difflib
 import importlib.util
 import math
 import warnings
@@ -271,9 +270,3 @@ def _values(name: str, distribution: BaseDistribution) -> list[Any]:
         f"The sampler 'grid' cannot list the values of {name} = {distribution}; give it a step, "
         "make it categorical, or choose another sampler."
     )
-
-
-def closest(name: str, known: Mapping[str, object]) -> str:
-    """What to say about an unknown name: the closest known one, or all of them."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(known)}."

@@ -11,8 +11,9 @@ from typing import Any
 
 from tuner.errors import UsageError
 from tuner.machine import AUTO, PRECISION_VARIABLE, PRECISIONS, default_workers
-from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS, closest
+from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
+from tuner.wording import closest
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
 STORAGE_VARIABLE = "OPTUNA_STORAGE"  # Optuna's own tools read it, too

@@ -1,6 +1,11 @@
 """How numbers, durations and settings are written for people: one way everywhere."""
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^\s]*@", re.IGNORECASE)
+_PASSWORD_OPTION = re.compile(r"(?P<head>[?&]\w*passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
 
 
 def duration(seconds: float) -> str:
@@ -26,3 +31,15 @@ def params(values: Mapping[str, object]) -> str:
 def count(amount: int, noun: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """What to say about an unknown name: the closest known one, or all of them."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}."
+
+
+def redact(text: str) -> str:
+    """The text with every password of a URL in it replaced by ``***``."""
+    return _PASSWORD_OPTION.sub(r"\g<head>***", _PASSWORD.sub(r"\g<head>***@", text))

@@ -15,7 +15,8 @@ import optuna
 from optuna import distributions
 
 from tests.finetune.curves import load_study_file
-from tuner.finetune import cache, pretrained, training
+from tuner import cache
+from tuner.finetune import pretrained, training
 from tuner.finetune.weights import weights_hash
 
 EPOCHS = 1

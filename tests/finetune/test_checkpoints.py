@@ -16,8 +16,8 @@ import numpy as np
 import optuna
 import pytest
 
+from tuner import cache as cache_module
 from tuner import interrupt
-from tuner.finetune import cache as cache_module
 from tuner.finetune import checkpoints, training
 from tuner.finetune import task as task_module
 from tuner.finetune.checkpoints import Progress

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from keras import layers
 
+from tuner import cache
 from tuner.errors import UsageError
-from tuner.finetune import BatchNormalization, cache, features
+from tuner.finetune import BatchNormalization, features
 from tuner.finetune.stages import freeze
 from tuner.finetune.training import Plan, Trainer
 

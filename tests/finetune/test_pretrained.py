@@ -9,9 +9,9 @@ import filelock
 import numpy as np
 import pytest
 
-from tuner import interrupt
+from tuner import cache, interrupt
 from tuner.errors import UsageError
-from tuner.finetune import Recipe, cache, pretrained
+from tuner.finetune import Recipe, pretrained
 from tuner.finetune.training import Trainer
 
 RECIPE = Recipe(epochs=1)

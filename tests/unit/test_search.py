@@ -18,12 +18,12 @@ from tuner.search import (
     SAMPLERS,
     SearchContext,
     check_search,
-    closest,
     grid_of,
     make_pruner,
     make_sampler,
 )
 from tuner.study import Snapshot
+from tuner.wording import closest
 from tuner.work import ServedStudy
 
 SPACE: dict[str, BaseDistribution] = {

@@ -7,7 +7,8 @@ import pytest
 
 from tuner import environment, machine, seeds, settings, wording
 from tuner.errors import UsageError
-from tuner.storage.urls import redact, resolve
+from tuner.storage.urls import resolve
+from tuner.wording import redact
 
 FLAGS: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,

@@ -23,7 +23,8 @@ import numpy as np
 import optuna
 import tensorflow as tf
 
-from tuner.finetune import cache, precision
+from tuner import cache
+from tuner.finetune import precision
 from tuner.finetune.training import Run, settings_of
 from tuner.finetune.weights import Weights
 

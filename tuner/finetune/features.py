@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from tuner import interrupt
-from tuner.finetune import cache, device, precision
+from tuner import cache, interrupt
+from tuner.finetune import device, precision
 from tuner.finetune.batch_norm import BatchNormalization
 from tuner.finetune.compiled import VALIDATION_BATCH
 from tuner.finetune.images import Images

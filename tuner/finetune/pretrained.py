@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tuner import cache
 from tuner.errors import UsageError
-from tuner.finetune import cache
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn
 from tuner.finetune.training import Plan, Trainer

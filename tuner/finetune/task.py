@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import optuna
 
-from tuner import interrupt
+from tuner import cache, interrupt
 from tuner.errors import UsageError
-from tuner.finetune import cache, device, precision, pretrained, randomness
+from tuner.finetune import device, precision, pretrained, randomness
 from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
 from tuner.finetune.images import Images

@@ -22,7 +22,8 @@ from tuner.errors import StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
 from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import metadata
-from tuner.storage.urls import redact, resolve
+from tuner.storage.urls import resolve
+from tuner.wording import redact
 
 # How long a writer waits for another one, in seconds. SQLite has one writer at a time.
 SQLITE_BUSY_SECONDS = 30

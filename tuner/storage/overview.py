@@ -17,13 +17,13 @@ from sqlalchemy import ColumnElement, and_, case, func, select, text, true
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
-from tuner.search import closest
 from tuner.storage.attributes import DEFINITION_ATTR, REQUEST_ATTR
 from tuner.storage.claims import HANDED_BACK
 from tuner.storage.database import Database, session_of
 from tuner.storage.requests import Request, parse_request
 from tuner.storage.tables import claims, utc_now
 from tuner.study import DEFAULT_METRIC
+from tuner.wording import closest
 
 # Trials an hour are counted over so many seconds at most.
 RATE_SECONDS = 3600

@@ -26,7 +26,7 @@ from sqlalchemy.exc import (
 
 from tuner import interrupt, wording
 from tuner.errors import StorageError
-from tuner.storage.urls import redact
+from tuner.wording import redact
 
 # A database may be away for so long, in seconds: a restart, a failover, a cable.
 PATIENCE_SECONDS = 120

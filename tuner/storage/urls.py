@@ -1,11 +1,10 @@
 """Storage URLs: from what the user writes to what SQLAlchemy connects to."""
 
-import re
-
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import UsageError
+from tuner.wording import redact
 
 # What the user writes -> SQLAlchemy's dialect and driver. Drivers named outright are kept.
 DRIVERS = {
@@ -17,9 +16,6 @@ DRIVERS = {
     "mysql+pymysql": "mysql+pymysql",
     "mariadb": "mysql+pymysql",
 }
-
-_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^\s]*@", re.IGNORECASE)
-_PASSWORD_OPTION = re.compile(r"(?P<head>[?&]\w*passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
 
 
 def resolve(text: str) -> URL:
@@ -55,8 +51,3 @@ def resolve(text: str) -> URL:
             "password as %40."
         )
     return url.set(drivername=driver)
-
-
-def redact(text: str) -> str:
-    """The text with every password of a URL in it replaced by ``***``."""
-    return _PASSWORD_OPTION.sub(r"\g<head>***", _PASSWORD.sub(r"\g<head>***@", text))
