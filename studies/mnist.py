@@ -31,6 +31,7 @@ INITS = ("pretrained", "glorot_uniform", "glorot_normal", "he_uniform", "he_norm
 metric = "val_error"  # share of 10,000 validation digits that is wrong
 direction = "minimize"
 max_step = 20  # steps are quarter epochs
+steps_per_epoch = 4  # people are shown epochs
 space: dict[str, distributions.BaseDistribution] = {
     "learning_rate": distributions.FloatDistribution(1e-4, 1.0, log=True),
     "optimizer": distributions.CategoricalDistribution(tuple(OPTIMIZERS)),
@@ -69,11 +70,8 @@ def schedule(done: float) -> float:
 
 task = FineTune(images=mnist, model=build_model, stages=STAGES, base_classes=range(5), epochs=5,
                 batch_size=128, report_at=(1, 2, 4, 8, 12, 16, max_step))  # fmt: skip
-
-
-def prepare() -> None:
-    """Once a worker, before its first trial: train the base on digits 0 to 4, or load it."""
-    task.prepare()
+prepare = task.prepare  # once a worker: train the base on digits 0 to 4, or load it
+footprint = task.footprint  # what it keeps on the disk, for --dry-run
 
 
 def objective(trial: optuna.Trial) -> float:

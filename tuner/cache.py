@@ -5,12 +5,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
 from tuner import interrupt
 from tuner.errors import UsageError
+from tuner.log import one_time_work
 
 logger = logging.getLogger("tuner.finetune")
 
@@ -28,10 +30,30 @@ LOCK_POLL_SECONDS = 0.5
 """While another process holds a lock, look for its end and for Ctrl-C this often."""
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Something that a study keeps on the disk, for ``--dry-run``.
+
+    Attributes:
+        what: in words, such as "the pretrained base".
+        size: in bytes.
+        there: whether it is there already.
+        each_worker: there is one for each running trial, and it goes with it.
+    """
+
+    what: str
+    size: int
+    there: bool = False
+    each_worker: bool = False
+
+
 def folder() -> Path:
-    """``TUNER_CACHE_DIR``, else ``tuner`` in the user's cache folder."""
-    if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen)
+    """``TUNER_CACHE_DIR``, else `default_folder`."""
+    return Path(os.environ.get(CACHE_VARIABLE) or default_folder())
+
+
+def default_folder() -> Path:
+    """``tuner`` in the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tuner"
 
 
@@ -51,7 +73,8 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except filelock.Timeout:
         logger.info("another process is making %s: waiting for it ...", what)
-        _acquire_patiently(lock)
+        with one_time_work(logger, f"waiting for {what}"):
+            _acquire_patiently(lock)
     try:
         yield
     finally:

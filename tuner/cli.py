@@ -13,6 +13,7 @@ COMMANDS = {
     "worker": "Help with the studies that runs on any host have asked for.",
     "status": "Show the studies of a database, and who works on them.",
     "control": "Pause, resume or stop a study.",
+    "completion": "Print what makes a shell complete these commands.",
 }
 
 
@@ -29,7 +30,11 @@ class _Lazy(click.Group):
         return command
 
 
-@click.group(cls=_Lazy)
+@click.group(
+    cls=_Lazy,
+    context_settings={"max_content_width": 100},
+    epilog="Example: tuner run --study mnist --trials 100",
+)
 @click.version_option(__version__, prog_name="tuner")
 def tuner() -> None:
     """Hyperparameter search for fine-tuning image classifiers."""

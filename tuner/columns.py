@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
-from tuner.storage import REACHED, StudyOverview, WorkerOverview
+from tuner.storage import REACHED, RunningTrial, StudyOverview
 
 # How trials in a state are called, here and in the JSON.
 STATES = {
@@ -62,7 +62,7 @@ def _best(study: StudyOverview) -> str:
     return f"{study.metric} {wording.number(study.best.value)}\ntrial {study.best.number}"
 
 
-def _host(worker: WorkerOverview) -> str:
+def _host(worker: RunningTrial) -> str:
     silent = worker.silent_seconds or 0.0
     if silent < SILENT_SECONDS:
         return worker.host
@@ -82,11 +82,11 @@ STUDY_COLUMNS: Mapping[str, Callable[[StudyOverview], str]] = {
     "/hour": _rate,
     "best": _best,
 }
-WORKER_COLUMNS: Mapping[str, Callable[[StudyOverview, WorkerOverview], str]] = {
+WORKER_COLUMNS: Mapping[str, Callable[[StudyOverview, RunningTrial], str]] = {
     "study": lambda study, _: study.name,
     "host": lambda _, worker: _host(worker),
     "pid": lambda _, worker: _optional(worker.pid),
-    "trial": lambda _, worker: str(worker.trial),
+    "trial": lambda _, worker: str(worker.number),
     "for": lambda _, worker: "" if worker.seconds is None else wording.duration(worker.seconds),
     "step": lambda _, worker: _optional(worker.step),
     "value": lambda _, worker: _optional(worker.value),
@@ -100,11 +100,11 @@ def as_tables(studies: list[StudyOverview]) -> RenderableType:
     table = _table(STUDY_COLUMNS)
     for study in studies:
         table.add_row(*(Text(cell(study)) for cell in STUDY_COLUMNS.values()))
-    if not any(study.workers for study in studies):
+    if not any(study.running for study in studies):
         return table
     workers = _table(WORKER_COLUMNS)
     for study in studies:
-        for worker in study.workers:
+        for worker in study.running:
             workers.add_row(*(Text(cell(study, worker)) for cell in WORKER_COLUMNS.values()))
     return Group(table, "", workers)
 
@@ -140,15 +140,15 @@ def _study_as_json(study: StudyOverview) -> dict[str, Any]:
         "directions": study.directions,
         "best": study.best
         and {"value": _json_number(study.best.value), "trial": study.best.number},
-        "workers": [_worker_as_json(worker) for worker in study.workers],
+        "workers": [_worker_as_json(worker) for worker in study.running],
     }
 
 
-def _worker_as_json(worker: WorkerOverview) -> dict[str, Any]:
+def _worker_as_json(worker: RunningTrial) -> dict[str, Any]:
     return {
         "host": worker.host,
         "pid": worker.pid,
-        "trial": worker.trial,
+        "trial": worker.number,
         "started": worker.started and worker.started.isoformat(timespec="seconds"),
         "seconds": worker.seconds,
         "silent_seconds": worker.silent_seconds,

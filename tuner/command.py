@@ -2,13 +2,17 @@
 
 import logging
 import os
+import shutil
 import sys
+import textwrap
 from typing import NoReturn
 
 import click
 
 from tuner.errors import TunerError
+from tuner.flags import subject_of
 from tuner.log import FORMAT, AddContext, quiet_libraries
+from tuner.wording import closest, closest_name, redact
 
 
 def execute(command: click.Command) -> NoReturn:
@@ -24,7 +28,7 @@ def execute(command: click.Command) -> NoReturn:
         _say(str(error))
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        _say(error.format_message())
+        _say(sentence(error))
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         _say("Interrupted.")
@@ -35,8 +39,40 @@ def execute(command: click.Command) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(sentence: str) -> None:
-    click.echo(f"error: {sentence}", err=True)
+def sentence(error: click.ClickException) -> str:
+    """What is wrong with a command line, with the cause and the remedy."""
+    ctx = error.ctx if isinstance(error, click.UsageError) else None
+    see_help = f"see {ctx.command_path} --help." if ctx else "see --help."
+    words = f"{error.format_message().rstrip('.')}; {see_help}"
+    if isinstance(error, click.MissingParameter) and error.param is not None and ctx:
+        what = error.param.make_metavar(ctx)
+        flag = "" if isinstance(error.param, click.Argument) else f"{error.param.opts[0]} "
+        words = f"{flag or 'The command '}{'is missing; add ' if flag else 'needs '}{flag}{what}."
+    elif isinstance(error, click.NoSuchOption):
+        known = [flag for param in ctx.command.params for flag in param.opts] if ctx else []
+        near = closest_name(error.option_name, known)  # all of them would be too many
+        remedy = f"did you mean {near}?" if near else see_help
+        words = f"There is no option {error.option_name}; {remedy}"
+    elif isinstance(error, click.NoSuchCommand) and ctx and isinstance(ctx.command, click.Group):
+        known = ctx.command.list_commands(ctx)
+        words = f"There is no command {error.command_name!r}; {closest(error.command_name, known)}"
+    elif isinstance(error, click.BadOptionUsage) and "requires" in error.message and ctx:
+        what = next(
+            it.make_metavar(ctx) for it in ctx.command.params if error.option_name in it.opts
+        )
+        words = f"{error.option_name} needs a value; add {error.option_name} {what}."
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        words = f"{subject_of(error.param, ctx)} {error.message}"
+    return words
+
+
+def _say(text: str) -> None:
+    """One line for a program that reads it; for people, broken between words."""
+    line = f"error: {redact(text)}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(line, err=True)
 
 
 def _set_up_logging() -> None:

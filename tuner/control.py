@@ -3,18 +3,26 @@
 import click
 
 from tuner.command import execute
+from tuner.complete import study_names
+from tuner.flags import Command, given, offer, setting
+from tuner.values import one_of, text
+
+_WISHES = ("pause", "resume", "stop")  # see tuner/steer.py: WISHES
 
 
-@click.command(
-    "control",
-    context_settings={"max_content_width": 100, "show_default": True},
-    epilog="Example: python -m tuner.control pause --study mnist",
+@click.command("control", cls=Command, example="python -m tuner.control pause --study mnist")
+@click.argument(
+    "wish", type=one_of(*_WISHES), metavar="|".join(_WISHES), shell_complete=offer(_WISHES)
 )
-@click.argument("wish", type=click.Choice(["pause", "resume", "stop"]))
-@click.option("--study", required=True, metavar="NAME", help="Its name in the database.")
 @click.option(
-    "--storage", metavar="URL", help="Database. [default: $OPTUNA_STORAGE, else sqlite:///tuner.db]"
+    "--study",
+    required=True,
+    type=text,
+    metavar="NAME",
+    shell_complete=study_names,
+    help="Its name in the database.",
 )
+@setting("storage")
 def control(wish: str, study: str, storage: str | None) -> None:
     """Pause, resume or stop a study, whichever hosts work on it.
 
@@ -28,7 +36,7 @@ def control(wish: str, study: str, storage: str | None) -> None:
     # Imported here, so that --help does not wait for Optuna.
     from tuner.steer import steer  # noqa: PLC0415
 
-    click.echo(steer(wish, study, storage))
+    click.echo(steer(wish, study, storage, by_flag=given().by_flag("storage")))
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from tuner.errors import (
     TunerError,
 )
 from tuner.launch import CLOSED_BY
-from tuner.machine import AUTO, worker_variables
+from tuner.machine import AUTO, thread_variables
 from tuner.settings import DaemonSettings
 from tuner.storage import (
     Claims,
@@ -57,7 +57,9 @@ def serve(settings: DaemonSettings, console: Console) -> None:
     Raises:
         TunerError: the database cannot be used, and waiting does not mend that.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(
+        optuna.logging.INFO if settings.verbose else optuna.logging.WARNING
+    )
     if settings.verbose:
         logging.getLogger("tuner").setLevel(logging.DEBUG)
     with Signals(inline=False) as signals, PlainDisplay(console) as display:
@@ -173,7 +175,10 @@ class _Daemon:
             self.database.address,
             self.me,
             workers=self.settings.workers,
-            variables=worker_variables(self.settings.workers, search.get("precision", AUTO)),
+            variables={
+                **thread_variables(self.settings.workers),
+                **self.settings.variables(search.get("precision", AUTO)),
+            },
         )
         reader, board = follow(
             self.database, wanted.study_id, wanted.name, wanted.snapshot, request.target

@@ -1,105 +1,28 @@
 """What a person sees while trials run: a live panel on a terminal, plain lines elsewhere."""
 
+import logging
+import sys
 import time
-from typing import Protocol, Self
+from collections.abc import Callable, Sequence
+from typing import Protocol, Self, TextIO
 
 from optuna.trial import TrialState
-from rich.console import Console, Group
+from rich.cells import cell_len
+from rich.console import Console, ConsoleRenderable, Group
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
 from rich.text import Text
 
-from tuner import wording
-from tuner.outcomes import DIVERGED
-from tuner.storage import FinishedTrial, StudyProgress
-from tuner.study import Snapshot
+from tuner import panel, wording
+from tuner.engines.interface import LOADING, WorkerState
+from tuner.scoreboard import Scoreboard
+from tuner.storage import FinishedTrial
 
-# An estimate of the time left is shown after this many trials of this command.
-TRIALS_BEFORE_ESTIMATE = 3
 # How often the panel is drawn, times a second.
 DRAWS_PER_SECOND = 4
-
-
-class Scoreboard:
-    """The figures that both displays show, kept over the whole command."""
-
-    def __init__(self, name: str, snapshot: Snapshot, target: int) -> None:
-        self.name = name
-        self.snapshot = snapshot
-        self.target = target
-        self.counts: dict[TrialState, int] = {}
-        self.running: list[tuple[int, int | None, float | None]] = []
-        self.best: FinishedTrial | None = None
-        self.ended_here = 0
-        self.diverged = 0
-        self._started = time.monotonic()
-
-    def update(self, progress: StudyProgress) -> None:
-        """Take in a reading."""
-        self.counts, self.running = progress.counts, progress.running
-        for trial in progress.new:
-            self.ended_here += trial.state != TrialState.FAIL
-            self.diverged += trial.outcome == DIVERGED
-            if self._is_better(trial):
-                self.best = trial
-
-    def begin(self, progress: StudyProgress, best: FinishedTrial | None, diverged: int) -> None:
-        """Take in what is there before this command's first trial."""
-        self.counts, self.running = progress.counts, progress.running
-        self.best, self.diverged = best, diverged
-
-    def _is_better(self, trial: FinishedTrial) -> bool:
-        if trial.state != TrialState.COMPLETE or trial.value is None:
-            return False
-        if self.best is None or self.best.value is None:
-            return True
-        if self.snapshot.direction == "minimize":
-            return trial.value < self.best.value
-        return trial.value > self.best.value
-
-    def count(self, state: TrialState) -> int:
-        """How many trials of the study are in a state."""
-        return self.counts.get(state, 0)
-
-    @property
-    def ended(self) -> int:
-        """How many trials count as done."""
-        return self.count(TrialState.COMPLETE) + self.count(TrialState.PRUNED)
-
-    @property
-    def failed(self) -> int:
-        """How many trials are FAIL."""
-        return self.count(TrialState.FAIL)
-
-    @property
-    def seconds(self) -> float:
-        """Since this command began to run trials."""
-        return time.monotonic() - self._started
-
-    @property
-    def per_hour(self) -> float | None:
-        """Trials an hour over all workers, or None before the first ended."""
-        return self.ended_here / self.seconds * 3600 if self.ended_here else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        """An estimate, or None while there are too few trials to make one."""
-        if self.ended_here < TRIALS_BEFORE_ESTIMATE or self.per_hour is None:
-            return None
-        return (self.target - self.ended) / self.per_hour * 3600
-
-    def score(self, trial: FinishedTrial) -> str:
-        """A trial's value with its metric's name, or why there is none."""
-        if trial.value is None:
-            return trial.reason or "no value"
-        return f"{self.snapshot.metric} {wording.number(trial.value)}"
-
-    def step(self, step: int | None) -> str:
-        """A step, out of the greatest one where that is known."""
-        if step is None:
-            return ""
-        return f"step {step}" + (f"/{self.snapshot.max_step}" if self.snapshot.max_step else "")
+# Plain lines say that a study file is being loaded after so many seconds, and how far one-time work
+# is every so many.
+LOADING_SECONDS = 2.0
+PROGRESS_SECONDS = 10.0
 
 
 class Display(Protocol):
@@ -108,11 +31,14 @@ class Display(Protocol):
     def __enter__(self) -> Self:
         """Begin."""
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Leave the terminal as it was found, with a readable last state."""
 
     def note(self, text: str) -> None:
         """Say something besides the figures."""
+
+    def start(self, workers: Sequence[WorkerState]) -> None:
+        """Show what the workers do while there are no figures yet."""
 
     def show(self, board: Scoreboard, new: list[FinishedTrial]) -> None:
         """Show the figures; ``new`` are the trials that ended since the last call."""
@@ -123,6 +49,8 @@ class PlainDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._told_loading = False
+        self._told: dict[tuple[int, float], float] = {}  # one-time work -> last line, monotonic
 
     def __enter__(self) -> Self:
         return self
@@ -134,8 +62,25 @@ class PlainDisplay:
         """Print a line."""
         self._line(text)
 
+    def start(self, workers: Sequence[WorkerState]) -> None:
+        """Print what takes long: loading the study file once, one-time work now and then."""
+        now = time.monotonic()
+        for worker in workers:
+            loading = worker.doing.startswith(LOADING) and now - worker.since > LOADING_SECONDS
+            if loading and not self._told_loading:
+                self._told_loading = True
+                self._line(f"{worker.doing} ...")
+            if worker.done is None:
+                continue
+            work = (worker.pid, worker.since)
+            if now - self._told.setdefault(work, worker.since) >= PROGRESS_SECONDS:
+                self._told[work] = now
+                far = wording.how_far(worker.done, worker.told - worker.since, now - worker.told)
+                self._line(f"worker {worker.number}: {worker.doing}: {far}")
+
     def show(self, board: Scoreboard, new: list[FinishedTrial]) -> None:
         """Print a line for each trial that ended."""
+        self.start(board.workers)
         ended = board.ended - sum(trial.state != TrialState.FAIL for trial in new)
         for trial in new:
             ended += trial.state != TrialState.FAIL
@@ -151,34 +96,44 @@ class PlainDisplay:
             if board.best is not None:
                 best = wording.number(board.best.value)
                 parts.append(f"best {best} (trial {board.best.number})")
-            if board.seconds_left is not None:
-                parts.append(f"{wording.duration(board.seconds_left)} left")
+            if board.ended < board.target:
+                parts.append(board.time_left_in_words)
             self._line(", ".join(part for part in parts if part))
 
     def _line(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(_clean(self._console, text), soft_wrap=True)
 
 
 class LiveDisplay:
-    """A panel that is drawn in place: for terminals."""
+    """A panel that is drawn in place: for terminals. After an error its last state stays."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._board: Scoreboard | None = None
-        self._live = Live(
-            console=console, refresh_per_second=DRAWS_PER_SECOND, get_renderable=self._draw
-        )
+        self._starting: Sequence[WorkerState] = ()
+        self._ended = False
+        self._live = _Live(console, self._draw)
+        self._stderr = sys.stderr
 
     def __enter__(self) -> Self:
+        self._stderr = sys.stderr
         self._live.start()
+        _redirect_logs(self._stderr, sys.stderr)  # log lines come above the panel, not into it
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._ended = True
+        self._live.transient = kind is None or self._board is None  # else the summary says it all
+        _redirect_logs(sys.stderr, self._stderr)
         self._live.stop()
 
     def note(self, text: str) -> None:
         """Print a line above the panel."""
-        self._console.print(text, markup=False, highlight=False, style="dim")
+        self._console.print(_clean(self._console, text, style="dim"))
+
+    def start(self, workers: Sequence[WorkerState]) -> None:
+        """Take what the workers do for the next drawing."""
+        self._starting = workers
 
     def show(self, board: Scoreboard, new: list[FinishedTrial]) -> None:
         """Take the figures for the next drawing, and print a line for each failure."""
@@ -187,54 +142,55 @@ class LiveDisplay:
             if trial.state == TrialState.FAIL:
                 self.note(f"trial {trial.number} failed: {trial.reason}")
 
-    def _draw(self) -> Group:
+    def _draw(self) -> list[Text]:
+        size = panel.Size(*self._console.size, ascii_only=self._console.options.ascii_only)
         if self._board is None:
-            return Group(Text("starting the workers ...", style="dim"))
-        board = self._board
-        return Group(_bar(board), _states(board), *_running(board), *_best(board))
+            return panel.starting(self._starting, size)
+        return panel.draw(self._board, size, ended=self._ended)
 
 
-def _bar(board: Scoreboard) -> Table:
-    left = board.seconds_left
-    times = f"{wording.duration(board.seconds)} so far"
-    times += f", about {wording.duration(left)} left" if left is not None else ""
-    row = Table.grid(padding=(0, 1), expand=True)
-    row.add_column(no_wrap=True)
-    row.add_column(ratio=1, min_width=8)
-    row.add_column(no_wrap=True, justify="right")
-    row.add_row(
-        Text(f"{board.name} {board.ended}/{board.target}", style="bold"),
-        ProgressBar(total=board.target, completed=min(board.ended, board.target)),
-        Text(times, style="dim"),
-    )
-    return row
+class _Live(Live):
+    """A live display that finds its last frame again when the terminal was made narrower.
+
+    Terminals then break the lines that no longer fit, so that the frame has more rows than before.
+    """
+
+    def __init__(self, console: Console, draw: Callable[[], list[Text]]) -> None:
+        self._draw = draw
+        self._lines: list[Text] = []  # of the frame that is to be shown
+        self._shown: list[int] = []  # columns of each line of the frame on the terminal
+        super().__init__(
+            console=console,
+            refresh_per_second=DRAWS_PER_SECOND,
+            get_renderable=self._frame,
+            redirect_stderr=sys.stderr.isatty(),
+        )
+
+    def _frame(self) -> Group:
+        self._lines = self._draw()
+        return Group(*self._lines)
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """Move to the frame's first row, and draw it anew."""
+        width = max(1, self.console.width)
+        if self._shown:
+            rows = sum(max(1, -(-columns // width)) for columns in self._shown)
+            self._live_render._shape = (width, rows)
+        self._shown = [min(width, cell_len(line.plain)) for line in self._lines]
+        return super().process_renderables(renderables)
 
 
-def _states(board: Scoreboard) -> Text:
-    rate = f" · {board.per_hour:,.0f} trials an hour" if board.per_hour else ""
-    return Text.assemble(
-        (f"{board.count(TrialState.COMPLETE)} complete", "green"),
-        " · ",
-        (f"{board.count(TrialState.PRUNED)} pruned", "yellow"),
-        " · ",
-        (f"{board.failed} failed", "red" if board.failed else ""),
-        " · ",
-        f"{board.count(TrialState.RUNNING)} running",
-        rate,
-    )
+def _redirect_logs(before: TextIO, after: TextIO) -> None:
+    """Let loggers that write to one stream write to another."""
+    for name in ("tuner", "optuna"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is before:
+                handler.setStream(after)
 
 
-def _running(board: Scoreboard) -> list[Text]:
-    lines = []
-    for number, step, value in board.running:
-        at = f"{board.step(step)}, {board.snapshot.metric} {wording.number(value)}"
-        lines.append(Text(f"  trial {number}  {at if step is not None else 'starting'}"))
-    return lines
-
-
-def _best(board: Scoreboard) -> list[Text]:
-    if board.best is None:
-        return []
-    best = board.best
-    head = f"best {board.score(best)} (trial {best.number}) "
-    return [Text.assemble((head, "bold"), wording.params(best.params))]
+def _clean(console: Console, text: str, style: str = "") -> Text:
+    """Text that may have colours and other commands for a terminal in it, as this one can show."""
+    decoded = Text.from_ansi(text, style=style)
+    if console.options.ascii_only:
+        return Text(wording.in_ascii(decoded.plain), style=style)
+    return decoded

@@ -6,6 +6,7 @@
     ├── Stopped           1    somebody else paused, stopped or closed the study
     ├── UsageError        2    a flag, a name or a study file is wrong
     ├── StorageError      3    the database cannot be reached, read or written
+    │   ├── NoDatabase    3    there is nothing yet at the place that was named
     │   └── StudyGone     3    the study was deleted while it was being worked on
     ├── TooManyFailures   4    workers died at their start again and again
     │   └── TooManyFailed 4    more trials failed than ``--max-failures`` allows
@@ -33,6 +34,10 @@ class StorageError(TunerError):
     """The database cannot be reached, is not ours, or refuses to be written."""
 
     exit_code = 3
+
+
+class NoDatabase(StorageError):  # noqa: N818
+    """There is nothing yet at the place that was named; a run would make it."""
 
 
 class StudyGone(StorageError):  # noqa: N818

@@ -2,23 +2,20 @@
 
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import NoReturn
+from dataclasses import dataclass
 
 import optuna
 from rich.console import Console
 
 from tuner import wording
 from tuner.artifacts import Artifacts
-from tuner.display import Display, LiveDisplay, PlainDisplay, Scoreboard
-from tuner.engines.inline import InlineEngine
-from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
-from tuner.engines.local import LocalEngine
+from tuner.display import Display, LiveDisplay, PlainDisplay
+from tuner.engines.interface import Engine
 from tuner.errors import (
     Interrupted,
+    NoDatabase,
     Stopped,
     StorageError,
     TimedOut,
@@ -26,13 +23,12 @@ from tuner.errors import (
     TooManyFailures,
     TunerError,
 )
-from tuner.machine import PRECISION_VARIABLE, worker_variables
-from tuner.search import check_search
+from tuner.loading import Loading, loaded
+from tuner.scoreboard import Scoreboard
 from tuner.settings import RunSettings
 from tuner.storage import (
     Claims,
     Database,
-    Owner,
     ProgressReader,
     Request,
     RequestState,
@@ -42,15 +38,11 @@ from tuner.storage import (
     open_database,
     open_request,
     register,
-    this_process,
 )
-from tuner.study import Definition, Snapshot, load
+from tuner.study import Snapshot
 from tuner.summary import summarise, summarise_detached
 from tuner.supervise import Limits, Signals, Supervisor, follow
 from tuner.work import Assignment
-
-# How often to look for a signal while the workers load the study file, in seconds.
-LOOK_SECONDS = 0.2
 
 
 def run_study(settings: RunSettings, console: Console) -> None:
@@ -59,16 +51,21 @@ def run_study(settings: RunSettings, console: Console) -> None:
     Raises:
         TunerError: anything that ends the command before that, with its exit code.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(
+        optuna.logging.INFO if settings.verbose else optuna.logging.WARNING
+    )
     if settings.verbose:
         logging.getLogger("tuner").setLevel(logging.DEBUG)
     started = time.monotonic()
+    with contextlib.suppress(NoDatabase):  # one that cannot be used is told before all else
+        open_database(settings.storage, create=False).close()
     with (
-        contextlib.closing(open_database(settings.storage)) as database,
         Signals(inline=settings.workers == 0) as signals,
         _display(settings, console) as display,
+        loaded(settings, signals, display, started) as loading,
+        contextlib.closing(open_database(settings.storage)) as database,
     ):
-        board = _Launch(settings, database, signals, display, started).run()
+        board = _Launch(settings, database, signals, display, loading).run()
         shown_url = database.url
     if settings.detach:
         summarise_detached(console, board, settings, shown_url)
@@ -77,7 +74,7 @@ def run_study(settings: RunSettings, console: Console) -> None:
 
 
 def _display(settings: RunSettings, console: Console) -> Display:
-    live = console.is_terminal and not settings.quiet and settings.workers > 0
+    live = console.is_interactive and not settings.quiet and settings.workers > 0
     return LiveDisplay(console) if live else PlainDisplay(console)
 
 
@@ -87,72 +84,19 @@ class _Launch:
     database: Database
     signals: Signals
     display: Display
-    started: float  # by time.monotonic
-    me: Owner = field(default_factory=this_process)
-    ended_early: list[Gone] = field(default_factory=list)
-
-    @property
-    def deadline(self) -> float | None:
-        """When ``--timeout`` is over, by time.monotonic, or None."""
-        timeout = self.settings.timeout
-        return None if timeout is None else self.started + timeout
+    loading: Loading
 
     def run(self) -> Scoreboard:
-        engine, definition = self._make_engine()
-        try:
-            engine.start()
-            snapshot = definition.snapshot if definition else self._await_definition(engine)
-            record = self._register(snapshot)
-            reader, board, request = self._open(snapshot, record)
-            if request is not None and not self.settings.detach:
-                with closing_request(self.database, record.study_id, request):
-                    self._supervise(engine, record, reader, board)
-        finally:
-            engine.kill()  # what has not ended
+        engine, snapshot = self.loading.engine, self.loading.snapshot
+        record = self._register(snapshot)
+        reader, board, request = self._open(snapshot, record)
+        if request is not None and not self.settings.detach:
+            with closing_request(self.database, record.study_id, request):
+                self._supervise(engine, record, reader, board)
         return board
-
-    def _make_engine(self) -> tuple[Engine, Definition | None]:
-        """The engine, and the study if it is loaded in this process."""
-        settings = self.settings
-        if settings.workers == 0 and not settings.detach:
-            os.environ[PRECISION_VARIABLE] = settings.precision
-            definition = load(settings.study_file)
-            return InlineEngine(definition, self.database, self.me), definition
-        local = LocalEngine(
-            settings.study_file,
-            self.database.address,
-            self.me,
-            workers=1 if settings.detach else settings.workers,
-            variables=worker_variables(settings.workers, settings.precision),
-        )
-        return local, None
-
-    def _await_definition(self, engine: Engine) -> Snapshot:
-        """Wait until a worker has loaded the study file; who ended meanwhile is kept for later."""
-        while not self.signals.received:
-            if self.deadline is not None and time.monotonic() >= self.deadline:
-                raise TimedOut(
-                    f"--timeout {self.settings.timeout:g} s passed while the study file was loaded."
-                )
-            snapshot = None
-            for event in engine.poll(LOOK_SECONDS):
-                if isinstance(event, Loaded):
-                    snapshot = snapshot or event.snapshot
-                elif isinstance(event, Refused):
-                    raise event.error
-                elif isinstance(event, LogLine):
-                    self.display.note(event.text)
-                else:
-                    self.ended_early.append(event)
-            if snapshot is not None:
-                return snapshot
-            if not engine.alive:
-                _give_up(self.ended_early[-1])
-        raise Interrupted("Interrupted before the first trial; nothing was changed.")
 
     def _register(self, snapshot: Snapshot) -> StudyRecord:
         settings = self.settings
-        check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
         search = {
             "sampler": settings.sampler,
             "pruner": settings.pruner,
@@ -194,7 +138,7 @@ class _Launch:
             most_failed=board.failed + settings.max_failures,
             allowed_failures=settings.max_failures,
             leave_when=frozenset({RequestState.STOPPED}),
-            deadline=self.deadline,
+            deadline=self.loading.deadline,
             timeout=settings.timeout,
         )
         if board.ended < settings.trials:
@@ -223,9 +167,9 @@ class _Launch:
             board=board,
             display=self.display,
             limits=limits,
-            me=self.me,
+            me=self.loading.me,
             signals=self.signals,
-            ended_early=self.ended_early,
+            ended_early=self.loading.ended_early,
         )
         supervisor.run()
 
@@ -261,13 +205,6 @@ CLOSED_BY: dict[type[TunerError], str] = {
     TooManyFailures: "too many failures",
     TooManyFailed: "too many failures",
 }
-
-
-def _give_up(last: Gone) -> NoReturn:
-    raise TooManyFailures(
-        "Every worker ended while it loaded the study file "
-        f"({last.death or 'exited with code 0'}); the last one wrote: {last.last_words()}."
-    )
 
 
 def _headline(settings: RunSettings, record: StudyRecord, board: Scoreboard) -> str:

@@ -55,15 +55,9 @@ def threads_per_worker(workers: int) -> int:
     return max(1, count_cores() // max(1, workers))
 
 
-def worker_variables(workers: int, precision: str) -> dict[str, str]:
-    """Environment variables of each of so many worker processes.
-
-    Args:
-        workers: how many share this machine's cores, at least 1.
-        precision: one of `PRECISIONS`.
-    """
-    threads = str(threads_per_worker(workers))
-    return {**dict.fromkeys(_THREAD_VARIABLES, threads), PRECISION_VARIABLE: precision}
+def thread_variables(workers: int) -> dict[str, str]:
+    """Environment variables that divide this machine's cores between so many worker processes."""
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads_per_worker(workers)))
 
 
 def _read(name: str) -> str:

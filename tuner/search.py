@@ -197,6 +197,37 @@ PRUNERS: Mapping[str, Callable[[Snapshot], pruners.BasePruner]] = {
 }
 
 
+def rungs(name: str, snapshot: Snapshot) -> list[list[int]]:
+    """The steps at which a pruner lets the best third of the trials go on.
+
+    Returns:
+        For each bracket its rungs in order; asha has one bracket, hyperband several, the others
+        none. Without a greatest step, the first three rungs.
+    """
+    last = snapshot.max_step or REDUCTION_FACTOR**2 + 1
+    steps: list[int] = []
+    while REDUCTION_FACTOR ** len(steps) < last:
+        steps.append(REDUCTION_FACTOR ** len(steps))
+    if name == "asha":
+        return [steps]
+    if name == "hyperband":
+        brackets = math.floor(math.log(last, REDUCTION_FACTOR) + 1e-9) + 1
+        return [steps[bracket:] for bracket in range(brackets)]
+    return []
+
+
+# What the other pruners do, in words.
+PRUNING_IN_WORDS = {
+    "percentile": f"from step {WARMUP_STEPS} on and after {STARTUP_TRIALS} complete trials, those "
+    f"whose best value so far is among the better {KEPT_PERCENT:g} % go on at each report",
+    "median": f"from step {WARMUP_STEPS} on and after {STARTUP_TRIALS} complete trials, those "
+    "whose best value so far is among the better half go on at each report",
+    "patient": f"as percentile, but a trial that improved within its last {PATIENCE_REPORTS} "
+    "reports goes on",
+    "none": "every trial runs to its end",
+}
+
+
 def make_sampler(name: str, context: SearchContext) -> samplers.BaseSampler:
     """A sampler for one trial; see `check_search` for the names' errors."""
     with _experiments_allowed():

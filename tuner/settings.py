@@ -1,29 +1,28 @@
-"""A command's settings: where each value comes from, and its default.
+"""A command's settings, resolved: every value checked, and its default filled in.
 
-A value is taken from the first of these that has it: the flag, the environment, the default.
+Where a value comes from (flag, environment, ``tuner.toml``, default) is decided in `tuner.flags`.
 """
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tuner import cache
 from tuner.errors import UsageError
-from tuner.machine import AUTO, PRECISION_VARIABLE, PRECISIONS, default_workers
+from tuner.flags import Given
+from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
-from tuner.wording import closest
+from tuner.wording import closest, redact
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
-STORAGE_VARIABLE = "OPTUNA_STORAGE"  # Optuna's own tools read it, too
+DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
 
 # Failures allowed before a command gives up: this many, or this share of the target if more.
 LEAST_FAILURES = 5
 FAILURE_SHARE = 0.1
-
-DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
-ARTIFACTS_VARIABLE = "TUNER_ARTIFACTS"
 
 LONGEST_STUDY_NAME = 512  # characters, of Optuna's column
 
@@ -41,18 +40,21 @@ class RunSettings:
         seed: the study's seed, or None to keep the stored one or draw one.
         precision: one of `tuner.machine.PRECISIONS`, for the workers.
         artifacts: the artifact store's folder, absolute.
+        cache_dir: the folder of what is computed once a machine, absolute.
+        cache_gb: the bound of stored features.
         timeout: seconds until the command drains and exits 5, or None.
         trial_timeout: seconds after which a trial's worker is killed, or None.
         max_failures: failed trials allowed since the command started.
         detach: leave the trials to daemons.
         quiet: one plain line a trial, also on a terminal.
-        verbose: show the workers' debug log.
+        verbose: show the workers' output and debug log.
+        given: the options as they were given.
     """
 
     study: str
     study_argument: str
     study_file: Path
-    storage: str
+    storage: str = field(repr=False)
     trials: int
     workers: int
     seed: int | None
@@ -60,31 +62,36 @@ class RunSettings:
     pruner: str
     precision: str
     artifacts: Path
+    cache_dir: Path
+    cache_gb: float
     timeout: float | None
     trial_timeout: float | None
     max_failures: int
     detach: bool
     quiet: bool
     verbose: bool
+    given: Given = field(repr=False)
+
+    def variables(self) -> dict[str, str]:
+        """Environment variables for `tuner.finetune`, in workers or in this process."""
+        return _variables(self.precision, self.cache_dir, self.cache_gb)
 
 
-def resolve_run(flags: Mapping[str, Any]) -> RunSettings:
+def resolve_run(given: Given) -> RunSettings:
     """Settle every setting of `tuner run`.
 
-    Args:
-        flags: the command's options by name; None where one was not given.
-
     Raises:
-        UsageError: there is no such study, sampler or pruner, or a number is out of range.
+        UsageError: there is no such study, sampler or pruner, or settings contradict each other.
     """
-    study_file = find_file(flags["study"])
-    trials = flags["trials"]
-    study = flags["study_name"] or study_file.stem
-    workers = _resolve_workers(flags["workers"], trials)
-    if workers == 0 and flags["trial_timeout"] is not None:
+    values = given.values
+    study_file = find_file(values["study"])
+    trials = values["trials"]
+    study = values["study_name"] or study_file.stem
+    workers = min(_or(values["workers"], default_workers()), trials)
+    if workers == 0 and values["trial_timeout"] is not None:
         raise UsageError(
-            f"--trial-timeout {flags['trial_timeout']:g} needs worker processes that can be "
-            "killed, and --workers is 0; leave one of them out."
+            f"{given.subject('trial_timeout')} {values['trial_timeout']:g} needs worker processes "
+            f"that can be killed, and {given.subject('workers')} is 0; leave one of them out."
         )
     if len(study) > LONGEST_STUDY_NAME:
         raise UsageError(
@@ -93,57 +100,26 @@ def resolve_run(flags: Mapping[str, Any]) -> RunSettings:
         )
     return RunSettings(
         study=study,
-        study_argument=flags["study"],
+        study_argument=values["study"],
         study_file=study_file,
-        storage=resolve_storage(flags["storage"]),
+        storage=resolve_storage(values["storage"]),
         trials=trials,
         workers=workers,
-        seed=flags["seed"],
-        sampler=_known("sampler", flags["sampler"] or DEFAULT_SAMPLER, SAMPLERS),
-        pruner=_known("pruner", flags["pruner"] or DEFAULT_PRUNER, PRUNERS),
-        precision=_resolve_precision(flags["precision"]),
-        artifacts=resolve_artifacts(flags["artifacts"]),
-        timeout=flags["timeout"],
-        trial_timeout=flags["trial_timeout"],
-        max_failures=_resolve_max_failures(flags["max_failures"], trials),
-        detach=flags["detach"],
-        quiet=flags["quiet"],
-        verbose=flags["verbose"],
+        seed=values["seed"],
+        sampler=_registered("sampler", DEFAULT_SAMPLER, SAMPLERS, given),
+        pruner=_registered("pruner", DEFAULT_PRUNER, PRUNERS, given),
+        precision=values["precision"] or AUTO,
+        artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
+        cache_dir=_folder("cache_dir", str(cache.default_folder()), given),
+        cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
+        timeout=values["timeout"],
+        trial_timeout=values["trial_timeout"],
+        max_failures=_or(values["max_failures"], _allowed_failures(trials)),
+        detach=values["detach"],
+        quiet=bool(values["quiet"]),
+        verbose=values["verbose"],
+        given=given,
     )
-
-
-def _known(kind: str, name: str, registry: Mapping[str, object]) -> str:
-    if name not in registry:
-        raise UsageError(f"There is no {kind} {name!r}; {closest(name, registry)}")
-    return name
-
-
-def resolve_storage(flag: str | None) -> str:
-    """The storage URL: ``--storage``, else ``OPTUNA_STORAGE``, else a SQLite file here."""
-    return flag or os.environ.get(STORAGE_VARIABLE) or DEFAULT_STORAGE
-
-
-def resolve_artifacts(flag: str | None) -> Path:
-    """The artifact store: ``--artifacts``, else ``TUNER_ARTIFACTS``, else a folder here.
-
-    Raises:
-        UsageError: it is no folder.
-    """
-    text = flag or os.environ.get(ARTIFACTS_VARIABLE) or DEFAULT_ARTIFACTS
-    path = Path(text).absolute()
-    if "://" in text or (path.exists() and not path.is_dir()):
-        raise UsageError(f"--artifacts {text} is not a folder; name one, or one to be made.")
-    return path
-
-
-def _resolve_precision(flag: str | None) -> str:
-    """What layers compute in: ``--precision``, else ``TUNER_PRECISION``, else auto.
-
-    Raises:
-        UsageError: there is no such precision.
-    """
-    name = flag or os.environ.get(PRECISION_VARIABLE) or AUTO
-    return _known("precision", name, dict.fromkeys(PRECISIONS))
 
 
 @dataclass(frozen=True)
@@ -154,51 +130,81 @@ class DaemonSettings:
         studies: names of the studies to serve; empty: all.
         workers: processes, at least 1.
         artifacts: the artifact store's folder, absolute.
-        verbose: show the workers' debug log.
+        cache_dir: the folder of what is computed once a machine, absolute.
+        cache_gb: the bound of stored features.
+        verbose: show the workers' output and debug log.
     """
 
-    storage: str
+    storage: str = field(repr=False)
     studies: frozenset[str]
     workers: int
     artifacts: Path
+    cache_dir: Path
+    cache_gb: float
     verbose: bool
 
+    def variables(self, precision: str) -> dict[str, str]:
+        """Environment variables for `tuner.finetune`, in the workers of a study."""
+        return _variables(precision, self.cache_dir, self.cache_gb)
 
-def resolve_daemon(flags: Mapping[str, Any]) -> DaemonSettings:
+
+def resolve_daemon(given: Given) -> DaemonSettings:
     """Settle every setting of `tuner worker`.
 
-    Args:
-        flags: the command's options by name; None where one was not given.
-
     Raises:
-        UsageError: the artifact store is no folder.
+        UsageError: the artifact store or the cache is no folder.
     """
+    values = given.values
     return DaemonSettings(
-        storage=resolve_storage(flags["storage"]),
-        studies=frozenset(flags["study"]),
-        workers=flags["workers"] or default_workers(),
-        artifacts=resolve_artifacts(flags["artifacts"]),
-        verbose=flags["verbose"],
+        storage=resolve_storage(values["storage"]),
+        studies=frozenset(values["study"]),
+        workers=_or(values["workers"], default_workers()),
+        artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
+        cache_dir=_folder("cache_dir", str(cache.default_folder()), given),
+        cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
+        verbose=values["verbose"],
     )
 
 
-def _resolve_workers(flag: int | None, trials: int) -> int:
-    """How many worker processes to start: never more than there are trials to run.
-
-    Raises:
-        UsageError: the flag is negative.
-    """
-    if flag is not None and flag < 0:
-        raise UsageError(f"--workers is {flag}; give a number from 1, or 0 to run in this process.")
-    return min(default_workers() if flag is None else flag, trials)
+def resolve_storage(given: str | None) -> str:
+    """The storage URL: what was given, else a SQLite file here."""
+    return given or DEFAULT_STORAGE
 
 
-def _resolve_max_failures(flag: int | None, trials: int) -> int:
-    """How many trials may fail.
+def _or(given: Any, default: Any) -> Any:
+    return default if given is None else given
 
-    Raises:
-        UsageError: the flag is negative.
-    """
-    if flag is not None and flag < 0:
-        raise UsageError(f"--max-failures is {flag}; give a number from 0.")
-    return max(LEAST_FAILURES, int(FAILURE_SHARE * trials)) if flag is None else flag
+
+def _registered(kind: str, default: str, registry: Mapping[str, object], given: Given) -> str:
+    """A name of a registry."""
+    name = given.values[kind] or default
+    if name not in registry:
+        raise UsageError(
+            f"{given.subject(kind)} is {name!r}, and there is no such {kind}; "
+            f"{closest(name, registry)}"
+        )
+    return str(name)
+
+
+def _folder(name: str, default: str, given: Given) -> Path:
+    """An absolute folder, which need not be there."""
+    text = given.values[name] or default
+    path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - an unknown ~user stays
+    shown = redact(repr(text))
+    if "://" in text or shown != repr(text) or (path.exists() and not path.is_dir()):
+        raise UsageError(
+            f"{given.subject(name)} is {shown}, which is no folder; name one, or one to be made."
+        )
+    return path
+
+
+def _allowed_failures(trials: int) -> int:
+    return max(LEAST_FAILURES, int(FAILURE_SHARE * trials))
+
+
+def _variables(precision: str, cache_dir: Path, cache_gb: float) -> dict[str, str]:
+    return {
+        PRECISION_VARIABLE: precision,
+        cache.CACHE_VARIABLE: str(cache_dir),
+        cache.BOUND_VARIABLE: str(cache_gb),
+    }

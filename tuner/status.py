@@ -3,25 +3,22 @@
 import click
 
 from tuner.command import execute
+from tuner.complete import study_names
+from tuner.flags import Command, setting
+from tuner.values import text
 
 
-@click.command(
-    "status",
-    context_settings={"max_content_width": 100, "show_default": True},
-    epilog="Example: python -m tuner.status --study mnist",
-)
-@click.option("--study", metavar="NAME", help="This study only. [default: all]")
+@click.command("status", cls=Command, example="python -m tuner.status --study mnist")
 @click.option(
-    "--storage", metavar="URL", help="Database. [default: $OPTUNA_STORAGE, else sqlite:///tuner.db]"
+    "--study",
+    type=text,
+    metavar="NAME",
+    shell_complete=study_names,
+    help="This study only. [default: all]",
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    help="Tables for people, or one JSON document for programs.",
-)
-def status(study: str | None, storage: str | None, form: str) -> None:
+@setting("storage")
+@setting("format")
+def status(study: str | None, storage: str | None, format: str | None) -> None:  # noqa: A002 - the flag
     """Show the studies of a database, and the workers that run trials of them.
 
     "done" counts the trials that are complete or pruned, out of the target. "/hour" says how
@@ -41,7 +38,7 @@ def status(study: str | None, storage: str | None, form: str) -> None:
     with contextlib.closing(open_database(resolve_storage(storage), create=False)) as database:
         study_id = None if study is None else find_study(database, study)
         studies = read_overviews(database, study_id)
-    if form == "json":
+    if format == "json":
         click.echo(json.dumps(as_json(studies), indent=2, allow_nan=False))
     elif studies:
         Console().print(as_tables(studies))

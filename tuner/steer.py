@@ -31,13 +31,14 @@ _CONSEQUENCES = {
 }
 
 
-def steer(wish: str, study: str, storage: str | None) -> str:
+def steer(wish: str, study: str, storage: str | None, *, by_flag: bool) -> str:
     """Pause, resume or stop a study.
 
     Args:
         wish: one of `WISHES`.
         study: its name in the database.
         storage: the database as the user wrote it, or None for the default.
+        by_flag: whether it was written in the command line, so that the next command needs it, too.
 
     Returns:
         What happened and what to type next, as a sentence.
@@ -55,8 +56,8 @@ def steer(wish: str, study: str, storage: str | None) -> str:
                 f"No run of ours ever asked for trials of the study {study!r}, so there is nothing "
                 f"to {wish}; stop the program that works on it."
             )
-        # A default database is the next command's default, too.
-        words = _Words(database, study_id, study, ["--storage", database.url] if storage else [])
+        place = ["--storage", database.url] if by_flag else []
+        words = _Words(database, study_id, study, place)
         ended = before.state in {RequestState.CLOSED, RequestState.STOPPED}
         if ended and before.state is not wanted:
             why = f" ({before.reason})" if before.reason else ""

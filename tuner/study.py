@@ -2,27 +2,30 @@
 
 A study file is Python. Module-level names that mean something here:
 
-============  ==========  =====================================================================
-name          needed      meaning
-============  ==========  =====================================================================
-objective     yes         ``objective(trial) -> float`` on an `optuna.Trial`
-space         no          ``dict[str, BaseDistribution]``, sampled before the objective is called
-metric        no          the value's name, for people; default ``"value"``
-direction     no          ``"minimize"`` (default) or ``"maximize"``
-max_step      no          the greatest step that the objective reports; Hyperband needs it
-prepare       no          ``prepare() -> None``, called in each worker before its first trial
-============  ==========  =====================================================================
+===============  ==========  ==================================================================
+name             needed      meaning
+===============  ==========  ==================================================================
+objective        yes         ``objective(trial) -> float`` on an `optuna.Trial`
+space            no          ``dict[str, BaseDistribution]``, sampled before the objective is called
+metric           no          the value's name, for people; default ``"value"``
+direction        no          ``"minimize"`` (default) or ``"maximize"``
+max_step         no          the greatest step that the objective reports; Hyperband needs it
+steps_per_epoch  no          so many steps are an epoch: people are then shown epochs
+prepare          no          ``prepare() -> None``, called in each worker before its first trial
+footprint        no          ``footprint() -> list[Kept]``, what it keeps on the disk (--dry-run)
+===============  ==========  ==================================================================
 
 Without ``space`` the objective suggests its own parameters, as any Optuna objective does.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib.util
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +34,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
+from tuner.cache import Kept
 from tuner.errors import TunerError, UsageError
 
 STUDIES_DIRECTORY = Path("studies")
@@ -39,8 +43,19 @@ DEFAULT_METRIC = "value"
 DEFAULT_DIRECTION = "minimize"
 DIRECTIONS = ("minimize", "maximize")
 
-# Names that look like a slip of one of ours get an error instead of silence.
-_DECLARED = ("objective", "space", "metric", "direction", "max_step", "prepare")
+# What a slip of one of these names would hold: such a name gets an error instead of silence.
+_LOOKS_LIKE: Mapping[str, Callable[[object], bool]] = {
+    "space": lambda value: (
+        isinstance(value, dict) and any(isinstance(it, BaseDistribution) for it in value.values())
+    ),
+    "metric": lambda value: isinstance(value, str),
+    "direction": lambda value: value in DIRECTIONS if isinstance(value, str) else False,
+    "max_step": lambda value: isinstance(value, int),
+    "steps_per_epoch": lambda value: isinstance(value, int),
+    "prepare": callable,
+    "footprint": callable,
+}
+_SLIP_SIMILARITY = 0.8  # of difflib, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -48,9 +63,11 @@ class Snapshot:
     """The part of a definition that data can hold: kept in the database, read by every command.
 
     Attributes:
-        space: distributions as Optuna's JSON, or None for a define-by-run study.
+        space: distributions as Optuna's JSON, in the order of the file; None for a define-by-run
+            study.
         file: the study file's path as given.
         file_hash: SHA-256 of its text.
+        steps_per_epoch: how many steps are an epoch, for people; None if that is not declared.
     """
 
     space: dict[str, str] | None
@@ -59,6 +76,7 @@ class Snapshot:
     max_step: int | None
     file: str
     file_hash: str
+    steps_per_epoch: int | None = None
 
     def fingerprint(self) -> dict[str, Any]:
         """What must not change under one study name: values would not be comparable."""
@@ -86,7 +104,7 @@ class Snapshot:
 
     def to_json(self) -> str:
         """As text, for the database and for messages between processes."""
-        return json.dumps(asdict(self), sort_keys=True)
+        return json.dumps(asdict(self))
 
     @staticmethod
     def from_json(text: str) -> "Snapshot":
@@ -95,8 +113,9 @@ class Snapshot:
 
     @staticmethod
     def from_dict(stored: dict[str, Any]) -> "Snapshot":
-        """From what a database holds; names that another version added are left out."""
-        return Snapshot(**{f.name: stored[f.name] for f in fields(Snapshot)})
+        """From what a database holds, perhaps of another version, which has more names or fewer."""
+        known = [field.name for field in fields(Snapshot)]
+        return Snapshot(**{name: stored[name] for name in known if name in stored})
 
 
 @dataclass(frozen=True)
@@ -105,11 +124,13 @@ class Definition:
 
     Attributes:
         prepare: the file's own, or one that does nothing; raises a `UsageError` when that fails.
+        footprint: likewise; nothing where the file does not say.
     """
 
     objective: Callable[[optuna.Trial], float]
     space: dict[str, BaseDistribution] | None
     prepare: Callable[[], None]
+    footprint: Callable[[], list[Kept]]
     snapshot: Snapshot
 
 
@@ -145,9 +166,16 @@ def load(path: Path) -> Definition:
     Raises:
         UsageError: the file cannot be run, or what it declares is wrong.
     """
-    file_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UsageError(
+            f"The study file {path} cannot be read: {error.strerror}; check its permissions."
+        ) from error
     module = _run(path)
+    _refuse_two_studies(path, text)
     declared = vars(module)
+    _refuse_slips(path, declared)
     objective = declared.get("objective")
     if not callable(objective):
         slip = difflib.get_close_matches("objective", list(declared), n=1, cutoff=0.7)
@@ -156,34 +184,37 @@ def load(path: Path) -> Definition:
             f"The study file {path} has no function objective(trial){hint}. "
             "Define one that returns the value to optimise."
         )
-    prepare = declared.get("prepare")
-    if prepare is not None and not callable(prepare):
-        raise UsageError(f"prepare in {path} is {prepare!r}; make it a function or remove it.")
+    prepare = _checked_function(path, "prepare", declared)
+    footprint = _checked_function(path, "footprint", declared)
     space = _checked_space(path, declared.get("space"))
     snapshot = Snapshot(
         space=None if space is None else _space_as_json(path, space),
         metric=_checked_metric(path, declared.get("metric", DEFAULT_METRIC)),
         direction=_checked_direction(path, declared.get("direction", DEFAULT_DIRECTION)),
-        max_step=_checked_max_step(path, declared.get("max_step")),
+        max_step=_checked_whole(path, "max_step", declared.get("max_step")),
         file=str(path),
-        file_hash=file_hash,
+        file_hash=hashlib.sha256(text).hexdigest(),
+        steps_per_epoch=_checked_whole(path, "steps_per_epoch", declared.get("steps_per_epoch")),
     )
-    return Definition(objective, space, _guarded(path, prepare), snapshot)
+    return Definition(
+        objective,
+        space,
+        lambda: _call(path, "prepare", prepare),
+        lambda: list(_call(path, "footprint", footprint) or ()),
+        snapshot,
+    )
 
 
-def _guarded(path: Path, prepare: Callable[[], object] | None) -> Callable[[], None]:
-    def guarded() -> None:
-        try:
-            if prepare is not None:
-                prepare()
-        except TunerError:
-            raise
-        except (Exception, SystemExit) as error:  # user code
-            raise UsageError(
-                f"prepare() in {path} failed: {_where(error, path)}; mend it and run again."
-            ) from error
-
-    return guarded
+def _call(path: Path, name: str, function: Callable[[], Any] | None) -> Any:
+    """Call a function of the study file, if it has it."""
+    try:
+        return None if function is None else function()
+    except TunerError:
+        raise
+    except (Exception, SystemExit) as error:  # user code
+        raise UsageError(
+            f"{name}() in {path} failed: {_where(error, path)}; mend it and run again."
+        ) from error
 
 
 def _run(path: Path) -> ModuleType:
@@ -218,6 +249,41 @@ def _where(error: BaseException, path: Path) -> str:
     return f"{place}{type(error).__name__}" + (f": {message}" if message else "")
 
 
+def _refuse_slips(path: Path, declared: Mapping[str, object]) -> None:
+    for name, value in declared.items():
+        absent = [meant for meant in _LOOKS_LIKE if meant not in declared]
+        for meant in difflib.get_close_matches(name, absent, n=1, cutoff=_SLIP_SIMILARITY):
+            if _LOOKS_LIKE[meant](value):
+                raise UsageError(
+                    f"The study file {path} has the name {name!r}; did you mean {meant!r}? "
+                    f"Write that, or call it something less like it."
+                )
+
+
+def _refuse_two_studies(path: Path, text: bytes) -> None:
+    """Of two functions of one name, Python would silently take the last."""
+    lines = [
+        node.lineno
+        for node in ast.parse(text).body
+        if isinstance(node, ast.FunctionDef) and node.name == "objective"
+    ]
+    if len(lines) > 1:
+        places = " and ".join(str(line) for line in lines)
+        raise UsageError(
+            f"The study file {path} defines objective more than once (lines {places}); a file "
+            "holds one study, so move each of them to a file of its own."
+        )
+
+
+def _checked_function(
+    path: Path, name: str, declared: Mapping[str, object]
+) -> Callable[[], Any] | None:
+    function = declared.get(name)
+    if function is not None and not callable(function):
+        raise UsageError(f"{name} in {path} is {function!r}; make it a function or remove it.")
+    return function
+
+
 def _checked_space(path: Path, space: object) -> dict[str, BaseDistribution] | None:
     if space is None:
         return None
@@ -237,9 +303,9 @@ def _checked_space(path: Path, space: object) -> dict[str, BaseDistribution] | N
 
 def _space_as_json(path: Path, space: dict[str, BaseDistribution]) -> dict[str, str]:
     texts = {}
-    for name in sorted(space):
+    for name, distribution in space.items():  # in this order they are sampled
         try:
-            texts[name] = distribution_to_json(space[name])
+            texts[name] = distribution_to_json(distribution)
         except TypeError as error:
             raise UsageError(
                 f"space in {path} has choices for {name} that a database cannot hold ({error}); "
@@ -260,10 +326,10 @@ def _checked_direction(path: Path, direction: object) -> str:
     return str(direction)
 
 
-def _checked_max_step(path: Path, max_step: object) -> int | None:
-    if max_step is None or (isinstance(max_step, int) and max_step >= 1):
-        return max_step
-    raise UsageError(f"max_step in {path} is {max_step!r}; write a whole number from 1.")
+def _checked_whole(path: Path, name: str, value: object) -> int | None:
+    if value is None or (isinstance(value, int) and value >= 1):
+        return value
+    raise UsageError(f"{name} in {path} is {value!r}; write a whole number from 1.")
 
 
 def _in_words(distribution_json: str | None) -> str:

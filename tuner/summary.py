@@ -1,6 +1,5 @@
 """The words at the end of a run: what came out, where it is, and what to type next."""
 
-import os
 import shlex
 
 from optuna.trial import TrialState
@@ -9,10 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
-from tuner.display import Scoreboard
-from tuner.machine import AUTO, PRECISION_VARIABLE
-from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER
-from tuner.settings import DEFAULT_STORAGE, STORAGE_VARIABLE, RunSettings
+from tuner.scoreboard import Scoreboard
+from tuner.settings import RunSettings
 
 # The metric of our own image studies; its complement is what people ask for.
 ERROR_METRIC = "val_error"
@@ -44,7 +41,7 @@ def summarise_detached(
         settings: of the command.
         shown_url: the database without its password.
     """
-    place = [] if _is_default(settings.storage) else ["--storage", shown_url]
+    place = _place(settings, shown_url)
     if board.ended >= board.target:
         words = f"nothing to do: {board.ended} trials are there"
     else:
@@ -58,8 +55,9 @@ def summarise_detached(
     _print(console, rows)
 
 
-def _is_default(storage: str) -> bool:
-    return storage in {DEFAULT_STORAGE, os.environ.get(STORAGE_VARIABLE)}
+def _place(settings: RunSettings, shown_url: str) -> list[str]:
+    """The database, for a command that does not know it from its surroundings."""
+    return ["--storage", shown_url] if settings.given.by_flag("storage") else []
 
 
 def _print(console: Console, rows: list[tuple[str, Text]]) -> None:
@@ -99,18 +97,17 @@ def _rows(
     return rows
 
 
+# What the next command must say again, if this one said it; the environment and tuner.toml stay.
+_SAID_AGAIN = ("study_name", "sampler", "pruner", "precision", "artifacts", "cache_dir")
+
+
 def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) -> str:
+    given = settings.given
     words = ["python", "-m", "tuner.run", "--study", settings.study_argument]
-    if settings.study != settings.study_file.stem:
-        words += ["--study-name", settings.study]
-    if settings.sampler != DEFAULT_SAMPLER:
-        words += ["--sampler", settings.sampler]
-    if settings.pruner != DEFAULT_PRUNER:
-        words += ["--pruner", settings.pruner]
-    if {settings.precision, os.environ.get(PRECISION_VARIABLE, AUTO)} != {AUTO}:
-        words += ["--precision", settings.precision]
-    if not _is_default(settings.storage):
-        words += ["--storage", shown_url]
+    for name in _SAID_AGAIN:
+        if given.by_flag(name):
+            words += [f"--{name.replace('_', '-')}", str(given.values[name])]
+    words += _place(settings, shown_url)
     return shlex.join([*words, "--trials", str(2 * board.ended)])
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
 
+from optuna.trial import TrialState
+
 from tuner import interrupt, wording
 from tuner.artifacts import Artifacts
-from tuner.display import Display, Scoreboard
+from tuner.display import Display
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.errors import (
     Interrupted,
@@ -24,6 +26,7 @@ from tuner.errors import (
     TunerError,
     UsageError,
 )
+from tuner.scoreboard import Scoreboard
 from tuner.storage import (
     Claims,
     Database,
@@ -32,6 +35,7 @@ from tuner.storage import (
     RequestState,
     count_diverged,
     find_best,
+    read_complete_values,
 )
 from tuner.study import Snapshot
 
@@ -130,6 +134,7 @@ def follow(
         reader.read(describe=False),
         find_best(database, study_id),
         count_diverged(database, study_id),
+        read_complete_values(database, study_id),
     )
     return reader, board
 
@@ -154,6 +159,7 @@ class Supervisor:
     _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
     _told_foreign: bool = field(default=False, init=False)
     _paused: bool = field(default=False, init=False)
+    _last_reason: str = field(default="", init=False)  # of a failed trial
 
     def run(self) -> None:
         """Run to the end.
@@ -274,12 +280,16 @@ class Supervisor:
     def _read(self) -> None:
         progress = self.reader.read()
         self.board.update(progress)
+        reasons = [trial.reason for trial in progress.new if trial.state == TrialState.FAIL]
+        self._last_reason = next(reversed(reasons), self._last_reason)
+        self.board.workers = self.engine.workers
         self.display.show(self.board, progress.new)
         if self.board.failed > self.limits.most_failed:
             raise TooManyFailed(
                 f"More than {wording.count(self.limits.allowed_failures, 'trial')} failed since "
-                f"this command started (--max-failures {self.limits.allowed_failures}); mend the "
-                "objective, or allow more. The failed trials keep their reason as an attribute."
+                f"this command started (--max-failures {self.limits.allowed_failures}), the last "
+                f"one because: {self._last_reason or 'no reason is stored'}; mend the objective, "
+                "or allow more."
             )
         if progress.request is not None and not self._is_done():
             self._heed(progress.request.state)
@@ -321,6 +331,11 @@ class Supervisor:
     def _drain(self) -> None:
         """Let every worker hand back; kill those that do not in time, and hand back for them."""
         self.engine.drain()
+        if self.signals.received == 1 and self.engine.alive:
+            self.display.note(
+                f"stopping: what runs is handed back, within {DRAIN_SECONDS} s; Ctrl-C again ends "
+                "it at once"
+            )
         end = time.monotonic() + DRAIN_SECONDS
         killed = False
         while self.engine.alive:

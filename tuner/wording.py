@@ -1,11 +1,22 @@
 """How numbers, durations and settings are written for people: one way everywhere."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterable, Mapping
 
-_PASSWORD = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://[^:/@\s]*:)[^\s]*@", re.IGNORECASE)
-_PASSWORD_OPTION = re.compile(r"(?P<head>[?&]\w*passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
+# Where a password ends with an @: in scheme://user:SECRET@host, with whatever a slip has put into
+# it; in the same with a slip in what comes before; and in a value in quotes, with spaces in it.
+_PASSWORDS = (
+    re.compile(r"(?P<head>://[^/@:]*:)[^\n]*@"),
+    re.compile(r"(?<![^\s:/@'\"])(?P<head>[^\s:/@'\"]*:)(?!//)\S*@"),
+    re.compile(r"(?P<head>'[^'\n]*?:)(?!//)[^'\n]*@"),
+    re.compile(r'(?P<head>"[^"\n]*?:)(?!//)[^"\n]*@'),
+)
+_PASSWORD_OPTION = re.compile(r"(?P<head>\b\w*passw(?:or)?d=)[^&\s'\"]*", re.IGNORECASE)
+# A range within so many times its middle, to each side, is told as one number.
+_NARROW = 1.15
+_ASCII = str.maketrans({"·": "-", "…": "~", "¼": ".25", "½": ".5", "¾": ".75"})
 
 
 def duration(seconds: float) -> str:
@@ -16,6 +27,68 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def size(amount: float) -> str:
+    """Bytes in words: ``340 kB``, ``2.2 MB``, ``1.5 GB``."""
+    for unit, bytes_each in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if amount >= bytes_each:
+            return f"{amount / bytes_each:.3g} {unit}"
+    return f"{amount:.0f} bytes"
+
+
+def time_left(low: float, high: float) -> str:
+    """A range of seconds in words, rounded outwards: ``5 to 12 min left``."""
+    if high < 10:
+        return "a few seconds left"
+    unit, name, step = 1.0, "s", 5.0
+    if high >= 90 * 60:
+        unit, name, step = 3600.0, "h", 0.5 if high < 10 * 3600 else 1.0
+    elif high >= 90:
+        unit, name, step = 60.0, "min", 1.0
+    if high <= low * _NARROW**2:
+        middle = step * round((low + high) / 2 / unit / step)
+        return f"about {max(middle, step):g} {name} left"
+    below = step * math.floor(low / unit / step)
+    above = step * math.ceil(high / unit / step)
+    return f"{below:g} to {above:g} {name} left" if below else f"up to {above:g} {name} left"
+
+
+def how_far(done: float, seconds: float, ago: float = 0.0) -> str:
+    """How far work is: ``34 %, about 12 s left``.
+
+    Args:
+        done: the fraction that is done, 0 to 1.
+        seconds: that took so long.
+        ago: it was so far so many seconds ago.
+    """
+    percent = f"{100 * done:.0f} %"
+    if not 0.02 < done < 1 or seconds < 1:  # too early to say
+        return percent
+    return f"{percent}, about {duration(max(1.0, seconds * (1 - done) / done - ago))} left"
+
+
+def progress_of(step: int, max_step: int | None, steps_per_epoch: int | None) -> str:
+    """How far a trial is: ``epoch 1¼/5``, or ``step 8/20`` where a step is no part of an epoch."""
+    if steps_per_epoch is None:
+        return f"step {step}" + (f"/{max_step}" if max_step else "")
+    whole = f"/{_epochs(max_step, steps_per_epoch)}" if max_step else ""
+    return f"epoch {_epochs(step, steps_per_epoch)}{whole}"
+
+
+def _epochs(steps: int, steps_per_epoch: int) -> str:
+    whole, rest = divmod(steps, steps_per_epoch)
+    if not rest:
+        return str(whole)
+    quarters, odd = divmod(4 * rest, steps_per_epoch)
+    if odd:
+        return f"{steps / steps_per_epoch:.1f}"
+    return f"{whole or ''}{'¼½¾'[quarters - 1]}"
+
+
+def in_ascii(text: str) -> str:
+    """The text for a terminal that has only ASCII: ``epoch 1.25/5``."""
+    return text.translate(_ASCII).encode("ascii", "replace").decode("ascii")
 
 
 def number(value: object) -> str:
@@ -36,10 +109,17 @@ def count(amount: int, noun: str) -> str:
 def closest(name: str, known: Iterable[str]) -> str:
     """What to say about an unknown name: the closest known one, or all of them."""
     names = list(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of: {', '.join(names)}."
+    near = closest_name(name, names)
+    return f"choose one of: {', '.join(names)}." if near is None else f"did you mean {near!r}?"
+
+
+def closest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was meant, or None if none is close."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1)), None)
 
 
 def redact(text: str) -> str:
     """The text with every password of a URL in it replaced by ``***``."""
-    return _PASSWORD_OPTION.sub(r"\g<head>***", _PASSWORD.sub(r"\g<head>***@", text))
+    for pattern in _PASSWORDS:
+        text = pattern.sub(r"\g<head>***@", text)
+    return _PASSWORD_OPTION.sub(r"\g<head>***", text)

@@ -5,36 +5,29 @@ from typing import Any
 import click
 
 from tuner.command import execute
+from tuner.complete import study_names
+from tuner.flags import Command, given, setting
+from tuner.values import text, whole
 
 
 @click.command(
-    "worker",
-    context_settings={"max_content_width": 100, "show_default": True},
-    epilog="Example: python -m tuner.worker --storage postgresql://tuner@db/tuner",
+    "worker", cls=Command, example="python -m tuner.worker --storage postgresql://tuner@db/tuner"
 )
-@click.option(
-    "--storage", metavar="URL", help="Database. [default: $OPTUNA_STORAGE, else sqlite:///tuner.db]"
-)
+@setting("storage")
 @click.option(
     "--study",
     multiple=True,
+    type=text,
     metavar="NAME",
+    shell_complete=study_names,
     help="Serve this study only, by its name in the database; may be repeated. [default: all]",
 )
-@click.option(
-    "--workers",
-    type=click.IntRange(min=1),
-    metavar="W",
-    help="Worker processes. [default: one a core, as far as the memory goes]",
-)
-@click.option(
-    "--artifacts",
-    metavar="DIR",
-    help="Folder for checkpoints of unfinished trials; one that all hosts share lets any of them "
-    "go on. [default: $TUNER_ARTIFACTS, else tuner-artifacts]",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Show the workers' debug log as well.")
-def worker(**flags: Any) -> None:
+@setting("workers", type=whole(1), help="Worker processes.")
+@setting("artifacts")
+@setting("cache-dir")
+@setting("cache-gb")
+@click.option("-v", "--verbose", is_flag=True, help="Show the workers' output and debug log, too.")
+def worker(**_flags: Any) -> None:
     """Serve the open requests of a database, oldest first, until a signal comes.
 
     A run opens a request (with --detach it leaves all its trials to daemons). Each daemon needs the
@@ -46,7 +39,7 @@ def worker(**flags: Any) -> None:
     from tuner.daemon import serve  # noqa: PLC0415
     from tuner.settings import resolve_daemon  # noqa: PLC0415
 
-    serve(resolve_daemon(flags), Console())
+    serve(resolve_daemon(given()), Console())
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def ours(url: str, name: str, sampler: str, trials: int) -> Times:
         artifacts=tempfile.gettempdir(), sampler=sampler, pruner="asha", most_failed=0,
         trial_timeout=None, worker=1,
     )  # fmt: skip
-    definition = Definition(times, SPACE, lambda: None, SNAPSHOT)
+    definition = Definition(times, SPACE, lambda: None, list, SNAPSHOT)
     worker = Worker(definition, assignment, database, this_process())
     for _ in zip(range(trials), worker.work(), strict=False):
         pass

@@ -33,7 +33,7 @@ study.task = dataclasses.replace(
     report_at=(1, 2, 3, max_step),
     base_recipe=Recipe(epochs=1),
 )
-objective, prepare = study.objective, study.prepare
+objective, prepare, footprint = study.objective, study.task.prepare, study.task.footprint
 """
 
 

@@ -401,69 +401,6 @@ def _timed_help() -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "says"),
-    [
-        (["--study", "mnsit", "--trials", "3"], 2, "did you mean 'mnist'?"),
-        (["--study", PARABOLOID, "--trials", "0"], 2, "0 is not in the range x>=1"),
-        (["--study", PARABOLOID, "--trials", "many"], 2, "'many' is not a valid integer"),
-        (["--study", PARABOLOID, "--trails", "3"], 2, "--trials"),
-        (["--study", PARABOLOID], 2, "Missing option '--trials'"),
-        (["--study", PARABOLOID, "--trials", "3", "--sampler", "tp"], 2, "did you mean 'tpe'?"),
-        (
-            ["--study", PARABOLOID, "--trials", "3", "--pruner", "hyperbnd"],
-            2,
-            "did you mean 'hyperband'?",
-        ),
-        (
-            ["--study", PARABOLOID, "--trials", "3", "--sampler", "grid"],
-            2,
-            "cannot list the values of x",
-        ),
-        (["--study", PARABOLOID, "--trials", "3", "--workers", "-2"], 2, "--workers is -2"),
-        (
-            ["--study", PARABOLOID, "--trials", "3", "--storage", "nonsense"],
-            2,
-            "not a database URL",
-        ),
-        (
-            [
-                "--study",
-                PARABOLOID,
-                "--trials",
-                "3",
-                "--storage",
-                "postgresql://me:s3cr3t@127.0.0.1:1/x",
-            ],
-            3,
-            "Connection refused",
-        ),
-        (["--study", PARABOLOID, "--trials", "3", "--storage", "sqlite:////"], 3, "is a directory"),
-    ],
-)
-def test_bad_input_is_one_sentence_and_an_exit_code(
-    arguments: list[str], code: int, says: str, sqlite: tuple[str, Path]
-) -> None:
-    done = run(*arguments, OPTUNA_STORAGE=sqlite[0])
-    assert done.returncode == code
-    assert says in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
-    assert "s3cr3t" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_broken_study_file_is_one_sentence(
-    workers: str, write_study: Callable[..., Path], sqlite: tuple[str, Path]
-) -> None:
-    study = str(write_study("import nothing_of_this_name\n"))
-    done = run("--study", study, "--trials", "3", "--workers", workers, "--storage", sqlite[0])
-    assert done.returncode == 2
-    assert "line 1: ModuleNotFoundError" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert optuna.get_all_study_names(sqlite[0]) == []
-
-
 def test_optunas_own_command_reads_the_result(sqlite: tuple[str, Path]) -> None:
     assert run("--study", PARABOLOID, "--trials", "5", "--storage", sqlite[0]).returncode == 0
     listed = subprocess.run(

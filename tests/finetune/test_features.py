@@ -82,7 +82,12 @@ def test_training_on_features_is_training_behind_frozen_stages(
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_features_are_computed_once_and_then_mapped(weights, study_file, few, folder, caplog):
+def test_features_are_computed_once_and_then_mapped(
+    weights, study_file, few, folder, caplog, monkeypatch
+):
+    watched = []
+    monkeypatch.setattr("tuner.log._watch", [lambda text, done: watched.append((text, done))])
+    monkeypatch.setattr("tuner.log.WATCH_SECONDS", 0.0)
     caplog.set_level("INFO", logger="tuner.finetune")
     stages = study_file.STAGES[:3]
     for _ in range(2):
@@ -91,6 +96,9 @@ def test_features_are_computed_once_and_then_mapped(weights, study_file, few, fo
         "computing features of the frozen stages conv1, conv2, conv3, once for this machine (46 MB)"
     )
     assert caplog.text.count(said) == 1
+    whats, fractions = zip(*watched, strict=True)
+    assert set(whats) == {"computing features behind conv3", None}
+    assert [it for it in fractions if it is not None][-1] == 1.0
     other = [weight + 0.01 for weight in weights]
     Trainer(study_file.build_model, few).start(other, plan(stages))
     assert caplog.text.count("computing features") == 2

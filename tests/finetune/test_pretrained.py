@@ -6,13 +6,14 @@ import multiprocessing
 import threading
 
 import filelock
+import keras
 import numpy as np
 import pytest
 
 from tuner import cache, interrupt
 from tuner.errors import UsageError
-from tuner.finetune import Recipe, pretrained
-from tuner.finetune.training import Trainer
+from tuner.finetune import Recipe, pretrained, training
+from tuner.finetune.training import Plan, Trainer
 
 RECIPE = Recipe(epochs=1)
 CLASSES = range(5)
@@ -32,6 +33,14 @@ def trainer(study_file, few):
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path))
     return tmp_path
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    """What who watches hears of one-time work."""
+    heard = []
+    monkeypatch.setattr("tuner.log._watch", [lambda text, done: heard.append((text, done))])
+    return heard
 
 
 @pytest.fixture
@@ -63,6 +72,23 @@ def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
     error = trainer.whole.validation_error(among)
     assert error <= 0.01
     assert f"right on {100 * (1 - error):.2f} % of the validation images" in log.text
+
+
+def test_the_pieces_of_the_base_are_told_and_change_nothing(trainer, few, folder, monkeypatch):
+    monkeypatch.setattr(training, "PIECE_BATCHES", 1)
+    monkeypatch.setattr(pretrained, "PIECE_BATCHES", 1)
+    told, once = [], []
+    for tell in (told.append, None):
+        plan = Plan(np.arange(300), 2, 128, keras.optimizers.Adam(), lambda _: 1.0, (), 0)
+        run = trainer.start(trainer.template, plan)
+        if tell:
+            pretrained._train_telling(run, tell)
+        else:
+            run.train_to(len(run.rates))
+        once.append([weight.numpy() for weight in trainer.model.weights])
+    assert told == [0.25, 0.5, 0.75, 1.0]
+    for one, other in zip(*once, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "replace", "other model"])
@@ -128,11 +154,14 @@ def locked(trainer, few, folder):
     process.join(30)
 
 
-def test_waits_for_another_process_and_says_so(trainer, few, locked, log):
+def test_waits_for_another_process_and_says_so(trainer, few, locked, log, watched):
     timer = threading.Timer(1.0, locked.set)
     timer.start()
     pretrained.load_or_train(trainer, few, CLASSES, RECIPE)
     assert log.messages[0] == "another process is making the base: waiting for it ..."
+    assert watched[0] == ("waiting for the base", None)
+    assert watched[1:3] == [(None, None), ("training the base", None)]
+    assert watched[-1] == (None, None)
 
 
 def test_ctrl_c_ends_the_wait(trainer, few, locked):

@@ -321,3 +321,31 @@ def test_optimizers_that_exclude_weights_from_decay_do_not_share_a_loop(task):
         task._trainer.start(task._base.weights, plan)
         counts.append(compiled_loops())
     assert counts[1] == counts[0] + 1
+
+
+def test_the_footprint_is_what_is_then_on_the_disk(make_task, tmp_path, monkeypatch, study):
+    monkeypatch.setenv("TUNER_CACHE_DIR", str(tmp_path))
+    task = make_task()
+    before = {kept.what: kept for kept in task.footprint()}
+    assert not list(tmp_path.iterdir())
+    assert list(before) == [
+        "the pretrained base",
+        "features behind conv2",
+        "features behind conv3",
+        "features behind dense",
+        "checkpoints",
+    ]
+    assert not any(kept.there for kept in before.values())
+    task.run(
+        study.ask(), optimizer=keras.optimizers.Adam(0.001), init="pretrained", frozen_stages=3,
+        schedule=lambda _done: 1.0,
+    )  # fmt: skip
+    after = {kept.what: kept for kept in make_task().footprint()}
+    assert [kept.what for kept in after.values() if kept.there] == [
+        "the pretrained base",
+        "features behind conv3",
+    ]
+    (base,) = tmp_path.glob("base-*.npz")
+    (features,) = tmp_path.glob("features-*.npy")
+    assert base.stat().st_size == pytest.approx(after["the pretrained base"].size, rel=0.01)
+    assert features.stat().st_size == pytest.approx(after["features behind conv3"].size, rel=0.01)

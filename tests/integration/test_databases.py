@@ -156,7 +156,7 @@ def test_files_that_cannot_be_ours_are_refused_in_a_sentence(tmp_path: Path) -> 
         (foreign, "another program \\(invoices\\)"),
         (older, "optuna storage upgrade"),
         (tmp_path, "is a directory"),
-        (tmp_path / "no" / "tuner.db", "there is no directory"),
+        (tmp_path / "no" / "tuner.db", "There is no directory"),
     ):
         with pytest.raises(StorageError, match=says):
             open_database(f"sqlite:///{path}")

@@ -102,7 +102,7 @@ def test_an_empty_study_of_ours_and_one_of_another_program(database: Database) -
     ours, theirs = read_overviews(database)
     assert ours == StudyOverview(
         name="study", directions=["minimize"], metric="loss", file="studies/study.py",
-        counts={}, request=None, best=None, trials_per_hour=None, workers=[],
+        counts={}, request=None, best=None, trials_per_hour=None, running=[],
     )  # fmt: skip
     assert (theirs.name, theirs.directions) == ("theirs", ["maximize"])
     assert (theirs.metric, theirs.file, theirs.request) == ("value", "", None)
@@ -137,7 +137,7 @@ def test_every_state_is_counted_and_only_complete_trials_can_be_best(database: D
     }  # fmt: skip
     assert found.ended == 7
     assert found.best == BestTrial(4, 0.0)
-    assert [worker.trial for worker in found.workers] == [claim.number]
+    assert [worker.number for worker in found.running] == [claim.number]
 
 
 @pytest.mark.parametrize(
@@ -175,19 +175,19 @@ def test_a_trial_that_ends_while_we_read_is_running_everywhere(
     study_id = make(database)
     claim = take(database, study_id)
     other = open_database(database_url)
-    read_workers = overview_module._workers
+    read_running = overview_module.read_running
 
-    def end_it_first(*arguments: Any) -> Any:
+    def end_it_first(*arguments: Any, **named: Any) -> Any:
         ends = Claims(other, study_id).finish(claim, HOLDER, TrialState.COMPLETE, [1.0], {})
         assert ends
-        return read_workers(*arguments)
+        return read_running(*arguments, **named)
 
-    monkeypatch.setattr(overview_module, "_workers", end_it_first)
+    monkeypatch.setattr(overview_module, "read_running", end_it_first)
     (found,) = read_overviews(database)
     monkeypatch.undo()
     other.close()
     assert found.counts == {TrialState.RUNNING: 1}
-    assert [worker.trial for worker in found.workers] == [claim.number]
+    assert [worker.number for worker in found.running] == [claim.number]
     assert overview(database).counts == {TrialState.COMPLETE: 1}
 
 
@@ -224,8 +224,8 @@ def test_a_worker_shows_its_trial_its_age_and_its_last_report(database: Database
         connection.execute(
             sqlalchemy.update(claims_table).values(beat=now - timedelta(seconds=500))
         )
-    (worker,) = overview(database).workers
-    assert (worker.host, worker.pid, worker.trial) == ("other", 1, 0)
+    (worker,) = overview(database).running
+    assert (worker.host, worker.pid, worker.number) == ("other", 1, 0)
     assert (worker.step, worker.value) == (None, None)
     assert worker.started is not None
     assert worker.started.tzinfo is UTC
@@ -235,7 +235,7 @@ def test_a_worker_shows_its_trial_its_age_and_its_last_report(database: Database
     assert 499 <= worker.silent_seconds <= 560
     for step, value in ((1, 0.5), (4, math.nan), (2, 0.25)):
         database.backend.set_trial_intermediate_value(claim.trial_id, step, value)
-    (worker,) = overview(database).workers
+    (worker,) = overview(database).running
     assert worker.step == 4
     assert worker.value is not None
     assert math.isnan(worker.value)
@@ -244,7 +244,7 @@ def test_a_worker_shows_its_trial_its_age_and_its_last_report(database: Database
 def test_an_age_is_never_negative(database: Database) -> None:
     claim = take(database, make(database))
     set_times(database, claim.number, now_of(database) + timedelta(hours=2))
-    assert overview(database).workers[0].seconds == 0.0
+    assert overview(database).running[0].seconds == 0.0
 
 
 def test_the_age_is_that_of_the_present_attempt(database: Database) -> None:
@@ -252,9 +252,9 @@ def test_the_age_is_that_of_the_present_attempt(database: Database) -> None:
     claim = take(database, study_id)
     set_times(database, claim.number, now_of(database) - timedelta(hours=2))
     Claims(database, study_id).hand_back(HOLDER)
-    assert overview(database).workers == []
+    assert overview(database).running == []
     assert take(database, study_id).number == claim.number
-    (worker,) = overview(database).workers
+    (worker,) = overview(database).running
     assert worker.seconds is not None
     assert worker.seconds < 60
 
@@ -269,8 +269,8 @@ def test_a_trial_that_nobody_of_ours_holds_is_another_programs(database: Databas
     assert (taken.number, new.number) == (0, 1)
     mine = take(database, study_id)
     assert [
-        (worker.host, worker.pid, worker.trial, worker.silent_seconds is None, worker.value)
-        for worker in overview(database).workers
+        (worker.host, worker.pid, worker.number, worker.silent_seconds is None, worker.value)
+        for worker in overview(database).running
     ] == [
         (ANOTHER_PROGRAM, None, 0, True, None),
         (ANOTHER_PROGRAM, None, 1, True, INF),
@@ -288,7 +288,7 @@ def test_a_claim_of_a_deleted_trial_gives_its_host_to_no_other_study(database: D
     theirs.ask()  # and this the deleted trial's
     if database.backend.engine.name == "sqlite":
         assert theirs.trials[0]._trial_id == claim.trial_id
-    assert [worker.host for worker in overview(database, "theirs").workers] == [ANOTHER_PROGRAM]
+    assert [worker.host for worker in overview(database, "theirs").running] == [ANOTHER_PROGRAM]
 
 
 @pytest.mark.parametrize(

@@ -7,61 +7,64 @@ import pytest
 
 from tuner import environment, machine, seeds, settings, wording
 from tuner.errors import UsageError
+from tuner.flags import Given, Source
 from tuner.storage.urls import resolve
 from tuner.wording import redact
 
-FLAGS: dict[str, Any] = {
+VALUES: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
-    "max_failures": None, "trial_timeout": None, "artifacts": None, "detach": False,
-    "quiet": False, "verbose": False,
+    "max_failures": None, "trial_timeout": None, "artifacts": None, "cache_dir": None,
+    "cache_gb": None, "detach": False, "quiet": False, "verbose": False,
 }  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("OPTUNA_STORAGE", raising=False)
-    monkeypatch.delenv("TUNER_PRECISION", raising=False)
-    monkeypatch.delenv("TUNER_ARTIFACTS", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     (tmp_path / "s.py").write_text("")
 
 
-def resolved(**flags: Any) -> settings.RunSettings:
-    return settings.resolve_run({**FLAGS, **flags})
+def resolved(**values: Any) -> settings.RunSettings:
+    sources = dict.fromkeys(values, Source.FLAG)
+    return settings.resolve_run(Given({**VALUES, **values}, sources))
 
 
-def test_defaults() -> None:
+def test_defaults(tmp_path: Path) -> None:
     found = resolved()
     assert (found.study, found.storage) == ("s", "sqlite:///tuner.db")
     assert (found.sampler, found.pruner) == ("tpe", "asha")
-    assert found.precision == "auto"
+    assert (found.precision, found.cache_gb) == ("auto", 5.0)
+    assert found.cache_dir == tmp_path / "user-cache" / "tuner"
     assert found.workers == machine.default_workers()
 
 
-def test_artifacts_are_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_absolute_and_a_home_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert resolved().artifacts == tmp_path / "tuner-artifacts"
-    monkeypatch.setenv("TUNER_ARTIFACTS", "elsewhere")
-    assert resolved().artifacts == tmp_path / "elsewhere"
     assert resolved(artifacts="here").artifacts == tmp_path / "here"
+    assert resolved(cache_dir="~/cache").cache_dir == tmp_path / "home" / "cache"
     for wrong in ("s3://bucket/path", "s.py"):
-        with pytest.raises(UsageError, match="is not a folder"):
+        with pytest.raises(UsageError, match=f"--artifacts is '{wrong}', which is no folder"):
             resolved(artifacts=wrong)
+
+
+def test_what_finetune_reads_from_its_environment(tmp_path: Path) -> None:
+    found = resolved(precision="float32", cache_dir="c", cache_gb=0.25)
+    assert found.variables() == {
+        "TUNER_PRECISION": "float32",
+        "TUNER_CACHE_DIR": str(tmp_path / "c"),
+        "TUNER_CACHE_GB": "0.25",
+    }
 
 
 def test_a_time_limit_for_trials_needs_processes() -> None:
     assert resolved(trial_timeout=3.0).trial_timeout == 3.0
     with pytest.raises(UsageError, match="--trial-timeout 3 needs worker processes"):
         resolved(trial_timeout=3.0, workers=0)
-
-
-def test_the_flag_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPTUNA_STORAGE", "sqlite:///from-environment.db")
-    assert resolved().storage == "sqlite:///from-environment.db"
-    assert resolved(storage="sqlite:///flag.db").storage == "sqlite:///flag.db"
-    monkeypatch.setenv("TUNER_PRECISION", "float32")
-    assert resolved().precision == "float32"
-    assert resolved(precision="bfloat16").precision == "bfloat16"
 
 
 def test_no_more_workers_than_trials() -> None:
@@ -76,21 +79,22 @@ def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("values", "says"),
     [
-        ({"workers": -1}, "--workers is -1"),
-        ({"max_failures": -2}, "--max-failures is -2"),
-        ({"sampler": "tp"}, "There is no sampler 'tp'; did you mean 'tpe'?"),
-        ({"precision": "float16"}, "There is no precision 'float16'; did you mean 'bfloat16'?"),
-        ({"pruner": "medain"}, "There is no pruner 'medain'; did you mean 'median'?"),
+        ({"sampler": "tp"}, "--sampler is 'tp', and there is no such sampler; did you mean 'tpe'?"),
+        ({"pruner": "medain"}, "there is no such pruner; did you mean 'median'?"),
         ({"study": "t.py"}, "There is no study file t.py"),
         ({"study_name": "n" * 600}, "has 600 characters"),
     ],
 )
-def test_wrong_flags_get_a_sentence(flags: dict[str, Any], says: str) -> None:
+def test_wrong_settings_get_a_sentence(values: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError) as caught:
-        resolved(**flags)
+        resolved(**values)
     assert says in str(caught.value)
+
+
+def test_settings_show_no_password() -> None:
+    assert "secret" not in repr(resolved(storage="postgresql://me:secret@host/db"))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,10 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
         ("import no_such_module_at_all\n", "line 1: ModuleNotFoundError"),
         ("def objectiv(trial): return 1\n", "no function objective.*it has 'objectiv'"),
         ("objective = 3\n", "no function objective"),
+        (GOOD + GOOD, "defines objective more than once \\(lines \\d+ and \\d+\\)"),
+        (GOOD + SPACE + "spaec = space\ndel space\n", "the name 'spaec'; did you mean 'space'"),
+        (GOOD + "max_steps = 4\n", "the name 'max_steps'; did you mean 'max_step'"),
+        (GOOD + "def prepair(): ...\n", "the name 'prepair'; did you mean 'prepare'"),
         (GOOD + "space = {}\n", "space in .* is {}"),
         (GOOD + "space = {'x': (0, 1)}\n", "maps 'x' to \\(0, 1\\)"),
         (GOOD + SPACE + "space[3] = space['x']\n", "maps 3 to"),
@@ -56,6 +60,8 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
         (GOOD + "direction = 'down'\n", "direction in .* is 'down'"),
         (GOOD + "max_step = 0\n", "max_step in .* is 0"),
         (GOOD + "max_step = '20'\n", "max_step in .* is '20'"),
+        (GOOD + "steps_per_epoch = 0\n", "steps_per_epoch in .* is 0"),
+        (GOOD + "steps_per_epoch = 0.5\n", "steps_per_epoch in .* is 0.5; write a whole number"),
         (GOOD + "prepare = 1\n", "prepare in .* is 1"),
         (
             "from optuna.distributions import CategoricalDistribution\nimport warnings\n"
@@ -70,6 +76,10 @@ def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str
         load(write_study(text))
     assert "\n" not in str(caught.value)
     assert "study.py" in str(caught.value)
+
+
+def test_names_that_hold_something_else_are_no_slips(write_study: Write) -> None:
+    load(write_study(GOOD + "spaces = [1]\nmetrics = {}\nprepared = 3\ndirections = (1, 2)\n"))
 
 
 def test_a_study_may_change_the_directory(
@@ -97,6 +107,21 @@ def test_prepare_is_there_and_its_failure_is_a_sentence(write_study: Write) -> N
 def test_a_snapshot_of_a_later_version_is_read() -> None:
     one = Snapshot(None, "loss", "minimize", 4, "a.py", "h")
     assert Snapshot.from_dict({**vars(one), "invented_later": 1}) == one
+
+
+def test_a_snapshot_of_an_earlier_version_is_read() -> None:
+    one = Snapshot(None, "loss", "minimize", 4, "a.py", "h")
+    stored = dict(vars(one))
+    del stored["steps_per_epoch"]
+    assert Snapshot.from_dict(stored) == one
+
+
+def test_epochs_are_for_people_and_no_part_of_the_definition(write_study: Write) -> None:
+    one = load(write_study(GOOD + "steps_per_epoch = 4\n")).snapshot
+    other = load(write_study(GOOD)).snapshot
+    assert (one.steps_per_epoch, other.steps_per_epoch) == (4, None)
+    assert one.difference(other) == ""
+    assert Snapshot.from_json(one.to_json()) == one
 
 
 def test_the_name_of_a_study_is_a_file_in_studies(

@@ -43,7 +43,7 @@ def claimed(study: optuna.Study) -> ClaimedTrial:
 
 def judge(study: optuna.Study, objective: Callable[[Any], Any], **definition: Any) -> Any:
     space = definition.get("space")
-    return evaluate(Definition(objective, space, lambda: None, SNAPSHOT), claimed(study))
+    return evaluate(Definition(objective, space, lambda: None, list, SNAPSHOT), claimed(study))
 
 
 @pytest.mark.filterwarnings("error")

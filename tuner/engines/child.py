@@ -60,8 +60,11 @@ def main(events_fd: int) -> int:
     start = json.loads(commands.readline() or "null")
     if start is None:
         return 0
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(
+        optuna.logging.INFO if start["verbose"] else optuna.logging.WARNING
+    )
     _send_logs(events, start["log_level"])
+    log.watch(lambda text, done: _send(events, event="progress", text=text, done=done))
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(commands, inbox), daemon=True).start()
     try:
@@ -83,6 +86,7 @@ def _serve(start: dict[str, Any], inbox: "queue.Queue[dict[str, Any]]", events: 
     assignment = _await_assignment(inbox)
     with log.bound(study=assignment.study_name, worker=assignment.worker):
         definition.prepare()
+        _send(events, event="trial", number=None)  # from now on it waits for one
         database = open_database(start["storage"], patient=True)
         try:
             owner = Owner(**start["owner"])

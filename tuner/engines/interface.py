@@ -50,6 +50,34 @@ class Refused:
     error: TunerError
 
 
+# What a worker does that has no trial; the first is followed by the file.
+LOADING = "loading"
+PREPARING = "preparing"
+WAITING = "waiting for a trial"
+
+
+@dataclass(frozen=True)
+class WorkerState:
+    """What a worker does now.
+
+    Attributes:
+        number: from 1; 0 for the command's own process.
+        doing: in words, such as "loading studies/mnist.py", "waiting for a trial" or "trial 12".
+        done: how much of that is done, 0 to 1, or None if that is not known.
+        since: when that began, by time.monotonic.
+        told: when it was said how much is done.
+        at_trial: whether it is nothing but working on its trial.
+    """
+
+    number: int
+    pid: int
+    doing: str
+    done: float | None
+    since: float
+    told: float = 0.0
+    at_trial: bool = False
+
+
 Event = Loaded | LogLine | Gone | Refused
 
 
@@ -77,3 +105,7 @@ class Engine(Protocol):
     @property
     def alive(self) -> int:
         """How many workers have not ended."""
+
+    @property
+    def workers(self) -> list[WorkerState]:
+        """What each worker that has not ended does, as of the last poll, by their numbers."""

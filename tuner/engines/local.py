@@ -25,7 +25,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO
 
-from tuner.engines.interface import Event, Gone, Loaded, LogLine, Refused
+from tuner.engines.activity import Activity
+from tuner.engines.interface import (
+    LOADING,
+    PREPARING,
+    WAITING,
+    Event,
+    Gone,
+    Loaded,
+    LogLine,
+    Refused,
+    WorkerState,
+)
 from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
 from tuner.machine import oom_kills
 from tuner.storage import Owner
@@ -39,8 +50,6 @@ LAST_WORDS_SECONDS = 2.0
 # From one poll to the next, in seconds; what is more is not a trial's time.
 LONGEST_POLL_SECONDS = 5.0
 
-# TensorFlow's notes on the processor would push a worker's last words out of what is kept.
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "2"}
 _ERRORS = {error.exit_code: error for error in (UsageError, StorageError, TooManyFailures)}
 
 
@@ -50,6 +59,7 @@ class _Child:
     process: subprocess.Popen[str]
     number: int
     readers: list[threading.Thread]
+    activity: Activity
     output: deque[str] = field(default_factory=lambda: deque(maxlen=OUTPUT_LINES))
     refused: bool = False
     lost_database: bool = False
@@ -67,6 +77,9 @@ class LocalEngine:
         supervisor: this process.
         workers: how many processes.
         variables: environment variables that each of them gets.
+
+    What the workers write to their standard output and error is told where the logger ``tuner``
+    takes debug messages, and else kept for their last words alone.
     """
 
     def __init__(
@@ -83,6 +96,7 @@ class LocalEngine:
         self._supervisor = supervisor
         self._workers = workers
         self._variables = variables
+        self._verbose = logging.getLogger("tuner").isEnabledFor(logging.DEBUG)
         self._children: list[_Child] = []
         self._events: queue.Queue[tuple[_Child, dict[str, object]]] = queue.Queue()
         self._assignment: Assignment | None = None
@@ -155,6 +169,12 @@ class LocalEngine:
         """How many workers have not ended."""
         return len(self._children)
 
+    @property
+    def workers(self) -> list[WorkerState]:
+        """What each of them does."""
+        states = [child.activity.state for child in self._children]
+        return sorted(states, key=lambda state: state.number)
+
     def _spawn(self, number: int) -> None:
         read_end, write_end = os.pipe()
         process = subprocess.Popen(  # noqa: S603 - our own module
@@ -164,17 +184,18 @@ class LocalEngine:
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),
             process_group=0,
-            env={**_QUIET, **os.environ, **self._variables},
+            env={**tensorflow_log(verbose=self._verbose), **os.environ, **self._variables},
             text=True,
             errors="replace",
         )
         os.close(write_end)
         owner = self._supervisor.worker(process.pid)
-        child = _Child(owner, process, number, [])
+        activity = Activity(number, process.pid, f"{LOADING} {self._study_file}")
+        child = _Child(owner, process, number, [], activity)
         self._children.append(child)
         child.readers = [
             threading.Thread(target=self._read_events, args=(child, read_end), daemon=True),
-            threading.Thread(target=_read_output, args=(child,), daemon=True),
+            threading.Thread(target=self._read_output, args=(child,), daemon=True),
         ]
         for reader in child.readers:
             reader.start()
@@ -185,6 +206,7 @@ class LocalEngine:
                 "storage": self._storage,  # by the pipe: a password is in no argument list
                 "owner": asdict(owner),
                 "log_level": logging.getLogger("tuner").getEffectiveLevel(),
+                "verbose": self._verbose,
             },
         )
         self._send_assignment(child)
@@ -205,21 +227,28 @@ class LocalEngine:
                 with contextlib.suppress(json.JSONDecodeError):  # cut off by a kill
                     self._events.put((child, json.loads(line)))
 
+    def _read_output(self, child: _Child) -> None:
+        output = _pipe(child.process.stdout)
+        with output:
+            for line in output:
+                child.output.append(line.rstrip("\n"))
+                if self._verbose and line.strip():
+                    words = f"worker {child.number} wrote: {line.rstrip()}"
+                    self._events.put((child, {"event": "log", "text": words, "once": None}))
+
     def _understand(self, child: _Child, message: dict[str, object]) -> list[Event]:
         kind, text = message["event"], str(message.get("text", ""))
+        if kind in {"trial", "progress", "leaving"}:
+            _note(child, kind, message)
+            return []
         if kind == "loaded":
+            child.activity.begin(PREPARING)
             return [Loaded(Snapshot.from_json(text))]
         if kind == "log":
             once = message["once"]
             heard = once is not None and once in self._heard
             self._heard.add(once)
             return [] if heard else [LogLine(text)]
-        if kind == "trial":
-            child.at_work_since = None if message["number"] is None else time.monotonic()
-            return []
-        if kind == "leaving":
-            child.leaving = True
-            return []
         if kind == "lost database":
             child.lost_database = True
             return [LogLine(text)]
@@ -257,16 +286,27 @@ class LocalEngine:
         return f"killed (signal {-code})" if code < 0 else f"exited with code {code}"
 
 
+def tensorflow_log(*, verbose: bool) -> dict[str, str]:
+    """Environment variables for what TensorFlow writes by itself: errors alone, or everything."""
+    return {"TF_CPP_MIN_LOG_LEVEL": "0" if verbose else "2"}
+
+
+def _note(child: _Child, kind: object, message: Mapping[str, object]) -> None:
+    """Remember what a worker tells of itself."""
+    if kind == "trial":
+        number = message["number"]
+        child.at_work_since = None if number is None else time.monotonic()
+        doing = WAITING if number is None else f"trial {number}"
+        child.activity.begin(doing, at_trial=number is not None)
+    elif kind == "progress":
+        child.activity.work(message["text"], message["done"])
+    else:
+        child.leaving = True
+
+
 def _kill_group(child: _Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child.process.pid, signal.SIGKILL)
-
-
-def _read_output(child: _Child) -> None:
-    output = _pipe(child.process.stdout)
-    with output:
-        for line in output:
-            child.output.append(line.rstrip("\n"))
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

@@ -23,7 +23,7 @@ import numpy as np
 import optuna
 import tensorflow as tf
 
-from tuner import cache
+from tuner import cache, wording
 from tuner.finetune import precision
 from tuner.finetune.training import Run, settings_of
 from tuner.finetune.weights import Weights
@@ -149,10 +149,10 @@ def take_up(
             path.unlink()
         return progress
     progress.put_back(header, values)
-    done = int(run.batch * report_at[-1] / len(run.rates))
-    logger.info(
-        "goes on from its checkpoint at step %d of %d", max(progress.judged, done), report_at[-1]
-    )
+    end = report_at[-1]
+    done = max(progress.judged, int(run.batch * end / len(run.rates)))
+    place = wording.progress_of(done, end, end // run.plan.epochs)
+    logger.info("goes on from its checkpoint at %s", place)
     return progress
 
 

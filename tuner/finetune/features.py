@@ -15,7 +15,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from tuner.finetune.compiled import VALIDATION_BATCH
 from tuner.finetune.images import Images
 from tuner.finetune.stages import stage_of
 from tuner.finetune.weights import weights_hash
+from tuner.log import one_time_work
 from tuner.machine import cpu_model, memory_bytes
 
 logger = logging.getLogger("tuner.finetune")
@@ -93,14 +94,11 @@ def load_or_compute(model: keras.Model, stages: Sequence[str], images: Images) -
     Raises:
         HandBack: somebody asked this process to stop.
     """
-    count = count_still_layers(model, stages)
-    if count is None or device.kind() != "CPU" or not cache.bound_bytes():
+    head = _head(model, stages)
+    if head is None:
         return None
-    head = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers[:count]])
-    if None in head.output_shape[1:] or head.outputs[0].dtype not in STORED_AS:
-        return None
-    tail = _tail(head, model.layers[count:])
-    path = cache.folder() / f"features-{_hash(head, images)}.npy"
+    tail = _tail(head, model.layers[len(head.layers) :])
+    path = _path(head, images)
     try:
         # One lock for all features: whoever computes counts what the others take.
         with cache.locked(cache.folder() / "features", "the features of the frozen stages"):
@@ -116,6 +114,34 @@ def load_or_compute(model: keras.Model, stages: Sequence[str], images: Images) -
     train, validation = len(images.train_labels), len(images.validation_labels)
     first = _first_validation_row(images)
     return Features(tail, _tensor(mapped[:train]), _tensor(mapped[first : first + validation]))
+
+
+def footprint(model: keras.Model, stages: Sequence[str], images: Images) -> tuple[Path, int] | None:
+    """The file of the features behind the frozen ``stages``, and its size in bytes.
+
+    Returns:
+        None where there would be none. ``model`` holds the base's weights, or the name is another.
+    """
+    head = _head(model, stages)
+    return None if head is None else (_path(head, images), _size(head, images))
+
+
+def _head(model: keras.Model, stages: Sequence[str]) -> keras.Model | None:
+    """The frozen part of the model, if its output can be stored exactly and that pays."""
+    count = count_still_layers(model, stages)
+    if count is None or device.kind() != "CPU" or not cache.bound_bytes():
+        return None
+    head = keras.Sequential([keras.Input(model.input_shape[1:]), *model.layers[:count]])
+    can_be_stored = None not in head.output_shape[1:] and head.outputs[0].dtype in STORED_AS
+    return head if can_be_stored else None
+
+
+def _path(head: keras.Model, images: Images) -> Path:
+    return cache.folder() / f"features-{_hash(head, images)}.npy"
+
+
+def _size(head: keras.Model, images: Images) -> int:
+    return int(_stored_kind(head).itemsize * math.prod(_shape(head, images)))
 
 
 @keras.saving.register_keras_serializable(package="tuner")
@@ -212,8 +238,7 @@ def _map(path: Path, head: keras.Model, images: Images) -> np.memmap[Any, Any] |
 
 def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str]) -> bool:
     """Write the features of all images; return False if there is no room for them."""
-    shape = _shape(head, images)
-    size = _stored_kind(head).itemsize * math.prod(shape)
+    size = _size(head, images)
     if size > memory_bytes() * MEMORY_SHARE or not cache.make_room("features-*.npy", size):
         logger.info(
             "no room for %.0f MB of features (%s in %s, the disk, or the memory): training without",
@@ -228,12 +253,13 @@ def _compute(path: Path, head: keras.Model, images: Images, stages: Sequence[str
         size / 1e6,
     )
     began = time.perf_counter()
-    cache.write(path, lambda temporary: _fill(temporary, head, images))
+    with one_time_work(logger, f"computing features behind {stages[-1]}") as tell:
+        cache.write(path, lambda temporary: _fill(temporary, head, images, tell))
     logger.info("features are computed (%.0f s)", time.perf_counter() - began)
     return True
 
 
-def _fill(path: Path, head: keras.Model, images: Images) -> None:
+def _fill(path: Path, head: keras.Model, images: Images, tell: Callable[[float], None]) -> None:
     """Write a ``.npy`` file by ordinary writes: a full disk is an error, not a bus error."""
     signature = [tf.TensorSpec((None, *head.input_shape[1:]), tf.uint8)]
     compute = tf.function(
@@ -242,6 +268,7 @@ def _fill(path: Path, head: keras.Model, images: Images) -> None:
     shape = _shape(head, images)
     header = {"descr": _stored_kind(head).str, "fortran_order": False, "shape": shape}
     unused = _first_validation_row(images) - len(images.train_labels)
+    done, total = 0, len(images.train_images) + len(images.validation_images)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in (images.train_images, images.validation_images):
@@ -249,5 +276,7 @@ def _fill(path: Path, head: keras.Model, images: Images) -> None:
                 interrupt.check()
                 batch = compute(tf.constant(part[start : start + VALIDATION_BATCH]))
                 file.write(batch.numpy().tobytes())
+                done += len(batch)
+                tell(done / total)
             if part is images.train_images:
                 file.write(np.zeros((unused, *shape[1:]), _stored_kind(head)).tobytes())

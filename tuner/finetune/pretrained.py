@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tuner import cache
+from tuner import cache, wording
 from tuner.errors import UsageError
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn
-from tuner.finetune.training import Plan, Trainer
+from tuner.finetune.training import PIECE_BATCHES, Plan, Run, Trainer
 from tuner.finetune.weights import Weights, weights_hash
+from tuner.log import one_time_work
 
 logger = logging.getLogger("tuner.finetune")
 
@@ -60,12 +61,11 @@ def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], reci
         UsageError: the cache folder cannot be written.
         HandBack: somebody asked this process to stop.
     """
-    name = f"base-{recipe_hash(trainer.model, images, classes, recipe)}.npz"
-    path = cache.folder() / name
+    path = path_of(trainer.model, images, classes, recipe)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with cache.locked(path, "the base"):
-            weights = _load(path, trainer.template)
+            weights = load(path, trainer.template)
             if weights is None:
                 weights = _train(trainer, images, classes, recipe)
                 _save(path, weights)
@@ -75,6 +75,27 @@ def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], reci
             f"{cache.CACHE_VARIABLE} to a folder that you can write."
         ) from error
     return Base(weights, weights_hash(weights))
+
+
+def path_of(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> Path:
+    """The base's file, which need not be there."""
+    return cache.folder() / f"base-{recipe_hash(model, images, classes, recipe)}.npz"
+
+
+def load(path: Path, template: Weights) -> Weights | None:
+    """The weights in ``path``; None if there is no such file, or none that fits the model."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            weights = [arrays[f"arr_{index}"] for index in range(len(template))]
+    except FileNotFoundError:
+        return None
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        logger.warning("%s is damaged (%s): the base is trained again", path, error)
+        return None
+    if [value.shape for value in weights] != [value.shape for value in template]:
+        logger.warning("%s does not fit the model: the base is trained again", path)
+        return None
+    return weights
 
 
 def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> str:
@@ -113,7 +134,12 @@ def _source(code: Any) -> str:
 def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
     """Train the base, and log how well it does on the validation images of its classes."""
     label_text = ", ".join(str(label) for label in classes)
-    logger.info("training the base on classes %s, once for this machine ...", label_text)
+    size = sum(value.nbytes for value in trainer.template)
+    logger.info(
+        "training the base on classes %s, once for this machine: %s ...",
+        label_text,
+        wording.size(size),
+    )
     began = time.perf_counter()
     plan = Plan(
         rows=np.flatnonzero(np.isin(images.train_labels, classes)),
@@ -124,8 +150,9 @@ def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Rec
         frozen=(),
         seed=recipe.seed,
     )
-    run = trainer.start(drawn(trainer.template, recipe.init, recipe.seed), plan)
-    run.train_to(len(run.rates))
+    with one_time_work(logger, "training the base") as tell:
+        run = trainer.start(drawn(trainer.template, recipe.init, recipe.seed), plan)
+        _train_telling(run, tell)
     accuracy = 1.0 - run.validation_error(np.isin(images.validation_labels, classes))
     weights: Weights = [weight.numpy() for weight in trainer.model.weights]
     logger.info(
@@ -138,20 +165,15 @@ def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Rec
     return weights
 
 
-def _load(path: Path, template: Weights) -> Weights | None:
-    """The weights in ``path``; None if there is no such file, or none that fits the model."""
-    try:
-        with path.open("rb") as file, np.load(file) as arrays:
-            weights = [arrays[f"arr_{index}"] for index in range(len(template))]
-    except FileNotFoundError:
-        return None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        logger.warning("%s is damaged (%s): the base is trained again", path, error)
-        return None
-    if [value.shape for value in weights] != [value.shape for value in template]:
-        logger.warning("%s does not fit the model: the base is trained again", path)
-        return None
-    return weights
+def _train_telling(run: Run, tell: Callable[[float], None]) -> None:
+    """Train to the end, and say after each piece how much is done."""
+    total, per_epoch = len(run.rates), run.plan.batches_per_epoch
+    while run.batch < total:
+        end_of_epoch = (run.batch // per_epoch + 1) * per_epoch
+        # The pieces are those of `train_to`, so that the weights are the same bit for bit.
+        if not run.train_to(min(run.batch + PIECE_BATCHES, end_of_epoch)):
+            return
+        tell(run.batch / total)
 
 
 def _save(path: Path, weights: Weights) -> None:

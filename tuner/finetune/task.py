@@ -13,13 +13,14 @@ import numpy.typing as npt
 import optuna
 
 from tuner import cache, interrupt
+from tuner.cache import Kept
 from tuner.errors import UsageError
-from tuner.finetune import device, precision, pretrained, randomness
+from tuner.finetune import device, features, precision, pretrained, randomness
 from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
-from tuner.finetune.stages import check_stages
+from tuner.finetune.stages import check_stages, freeze
 from tuner.finetune.training import Plan, Run, Schedule, Trainer
 from tuner.finetune.weights import Weights
 from tuner.outcomes import Diverged
@@ -109,6 +110,29 @@ class FineTune:
         cache.bound_bytes()
         precision.tell(self._trainer.model)
         _ = self._base
+
+    def footprint(self) -> list[Kept]:
+        """What this task keeps on the disk; looked at only, nothing is trained or written.
+
+        Raises:
+            UsageError: the images or the stages are not usable.
+        """
+        trainer = self._trainer
+        path = pretrained.path_of(trainer.model, self._images, self.base_classes, self.base_recipe)
+        size = sum(value.nbytes for value in trainer.template)
+        base = pretrained.load(path, trainer.template)
+        kept = [Kept("the pretrained base", size, there=base is not None)]
+        for variable, value in zip(trainer.model.weights, base or (), strict=False):
+            variable.assign(value)
+        for count in range(1, len(self.stages) + 1):
+            freeze(trainer.model, self.stages[:count])
+            found = features.footprint(trainer.model, self.stages[:count], self._images)
+            if found is not None:
+                what = f"features behind {self.stages[count - 1]}"
+                kept.append(Kept(what, found[1], there=base is not None and found[0].exists()))
+        freeze(trainer.model, ())
+        # Weights, and two slots of each as adam has them.
+        return [*kept, Kept("checkpoints", 3 * size, each_worker=True)]
 
     def run(
         self,

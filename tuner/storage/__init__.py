@@ -3,10 +3,8 @@
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
 from tuner.storage.database import Database, open_database, storage_errors
 from tuner.storage.overview import (
-    ANOTHER_PROGRAM,
     BestTrial,
     StudyOverview,
-    WorkerOverview,
     find_study,
     read_overviews,
 )
@@ -17,6 +15,7 @@ from tuner.storage.progress import (
     StudyProgress,
     count_diverged,
     find_best,
+    read_complete_values,
 )
 from tuner.storage.requests import (
     REACHED,
@@ -30,7 +29,15 @@ from tuner.storage.requests import (
 )
 from tuner.storage.retry import is_transient
 from tuner.storage.row import HeldRow
-from tuner.storage.studies import StudyRecord, record_environment, register
+from tuner.storage.running import ANOTHER_PROGRAM, RunningTrial
+from tuner.storage.studies import (
+    StudyPreview,
+    StudyRecord,
+    preview,
+    record_environment,
+    register,
+)
+from tuner.storage.urls import absolute_address
 
 __all__ = [
     "ANOTHER_PROGRAM",
@@ -48,10 +55,12 @@ __all__ = [
     "ProgressReader",
     "Request",
     "RequestState",
+    "RunningTrial",
     "StudyOverview",
+    "StudyPreview",
     "StudyProgress",
     "StudyRecord",
-    "WorkerOverview",
+    "absolute_address",
     "change_request",
     "close_reached",
     "count_diverged",
@@ -60,6 +69,8 @@ __all__ = [
     "is_transient",
     "open_database",
     "open_request",
+    "preview",
+    "read_complete_values",
     "read_overviews",
     "read_requests",
     "record_environment",

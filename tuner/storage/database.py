@@ -18,11 +18,11 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from tuner.errors import StorageError, StudyGone, UsageError
+from tuner.errors import NoDatabase, StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
 from tuner.storage.retry import Patience, PatientStorage, reason_of
-from tuner.storage.tables import metadata
-from tuner.storage.urls import resolve
+from tuner.storage.tables import claims, metadata
+from tuner.storage.urls import absolute, resolve
 from tuner.wording import redact
 
 # How long a writer waits for another one, in seconds. SQLite has one writer at a time.
@@ -66,6 +66,7 @@ class Database:
         backend: the same without the cache; its engine and sessions are used by this room only.
         url: as the user may see it, without password.
         address: for another process to open, with password and absolute path.
+        has_claims: whether our own table is there; who only looks makes none.
         patience: tries again what fails while the database is away for a moment.
     """
 
@@ -73,6 +74,7 @@ class Database:
     backend: PatientStorage
     url: str
     address: str = field(repr=False)
+    has_claims: bool
 
     @property
     def patience(self) -> Patience:
@@ -95,13 +97,14 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
 
     Raises:
         UsageError: the URL is wrong.
+        NoDatabase: with ``create=False``, nothing is there.
         StorageError: the database cannot be reached, is not ours, or has another schema.
     """
     url = resolve(address)
     shown = redact(url.render_as_string(hide_password=True))
     patience = Patience(shown)
+    url = absolute(url)
     if url.drivername == "sqlite":
-        url = url.set(database=str(Path(str(url.database)).absolute()))
         _prepare_sqlite_file(url, create=create)
     try:
         with storage_errors(shown):
@@ -119,7 +122,9 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
             f"The storage {shown} has an option that its driver does not take: {error}."
         ) from error
     secret = url.render_as_string(hide_password=False)
-    return Database(_CachedStorage(backend), backend, shown, secret)
+    with storage_errors(shown):
+        has_claims = create or sqlalchemy.inspect(backend.engine).has_table(claims.name)
+    return Database(_CachedStorage(backend), backend, shown, secret, has_claims)
 
 
 @contextmanager
@@ -197,8 +202,11 @@ def _create_backend(url: URL, patience: Patience, *, create: bool) -> PatientSto
     _check_tables(url, patience.shown, create=create)
     for attempt in range(1, CREATE_ATTEMPTS + 1):
         try:
-            backend = PatientStorage(template, _engine_options(url), patience)
-            metadata.create_all(backend.engine)
+            backend = PatientStorage(
+                template, _engine_options(url), patience, skip_table_creation=not create
+            )
+            if create:
+                metadata.create_all(backend.engine)
             break
         except RuntimeError as error:  # Optuna's schema check
             raise StorageError(
@@ -237,7 +245,7 @@ def _check_tables(url: URL, shown: str, *, create: bool) -> None:
             "database, or one that Optuna made."
         )
     if not create and "version_info" not in tables:
-        raise StorageError(
+        raise NoDatabase(
             f"The database {shown} holds no studies; name the one that a run has used, with "
             "--storage."
         )
@@ -249,16 +257,16 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
     WAL lets readers go on while a worker writes. The mode stays in the file.
     """
     path = Path(str(url.database))
-    if not create and not path.exists():
-        raise StorageError(
-            f"There is no database {path}; name the one that a run has made, with --storage."
-        )
     if path.is_dir():
         raise StorageError(f"The database {path} is a directory; name a file in it.")
     if not path.parent.is_dir():
         raise StorageError(
-            f"The database {path} cannot be made: there is no directory {path.parent}; "
-            "create it first."
+            f"There is no directory {path.parent} for the database {path}; create it first, or "
+            "name another file."
+        )
+    if not create and not path.exists():
+        raise NoDatabase(
+            f"There is no database {path}; name the one that a run has made, with --storage."
         )
     file_system = file_system_of(path.parent)
     if file_system in NETWORK_FILE_SYSTEMS:

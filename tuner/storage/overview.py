@@ -5,56 +5,26 @@ database's clock, and a trial's beginning by the clock of the host that runs it.
 """
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import datetime, timedelta
 
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import ColumnElement, and_, case, func, select, text, true
+from sqlalchemy import case, func, select, text
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
 from tuner.storage.attributes import DEFINITION_ATTR, REQUEST_ATTR
-from tuner.storage.claims import HANDED_BACK
 from tuner.storage.database import Database, session_of
 from tuner.storage.requests import Request, parse_request
-from tuner.storage.tables import claims, utc_now
+from tuner.storage.running import RunningTrial, read_running, seconds_since, within
+from tuner.storage.tables import utc_now
 from tuner.study import DEFAULT_METRIC
 from tuner.wording import closest
 
 # Trials an hour are counted over so many seconds at most.
 RATE_SECONDS = 3600
-# The host of a RUNNING trial that nobody of ours holds.
-ANOTHER_PROGRAM = "another program"
-
-
-@dataclass(frozen=True)
-class WorkerOverview:
-    """A RUNNING trial and who runs it.
-
-    Attributes:
-        host: the host's name, or `ANOTHER_PROGRAM`.
-        pid: None if another program runs the trial.
-        trial: its number.
-        started: when the present attempt began, in UTC, or None if that is not known.
-        seconds: since then.
-        silent_seconds: since the worker's supervisor was last heard of, or None if another program
-            runs the trial.
-        step: the last one that was reported, or None.
-        value: at that step; may be NaN or infinite.
-    """
-
-    host: str
-    pid: int | None
-    trial: int
-    started: datetime | None
-    seconds: float | None
-    silent_seconds: float | None
-    step: int | None
-    value: float | None
 
 
 @dataclass(frozen=True)
@@ -77,7 +47,7 @@ class StudyOverview:
         request: whether the study is to be worked on, or None if no run of ours ever began it.
         best: None without a COMPLETE trial, and for several objectives.
         trials_per_hour: see `_rates`; None if no trial ended in the last hour.
-        workers: one for each RUNNING trial, in order of the trials' numbers.
+        running: the RUNNING trials, in order of their numbers.
     """
 
     name: str
@@ -88,7 +58,7 @@ class StudyOverview:
     request: Request | None
     best: BestTrial | None
     trials_per_hour: float | None
-    workers: list[WorkerOverview]
+    running: list[RunningTrial]
 
     def count(self, state: TrialState) -> int:
         """How many trials are in a state."""
@@ -128,7 +98,7 @@ def read_overviews(database: Database, study_id: int | None = None) -> list[Stud
     def read(_again: bool) -> list[StudyOverview]:  # noqa: FBT001
         with session_of(database) as session:
             _hold_the_moment(session, database.backend.engine.name)
-            return _overviews(session, study_id)
+            return _overviews(session, study_id, has_claims=database.has_claims)
 
     return database.patience.run(read)
 
@@ -141,12 +111,13 @@ def _hold_the_moment(session: Session, kind: str) -> None:
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
-def _overviews(session: Session, only: int | None) -> list[StudyOverview]:
+def _overviews(session: Session, only: int | None, *, has_claims: bool) -> list[StudyOverview]:
     now = session.scalars(select(utc_now())).one()
     names = _names(session, only)
     directions, attrs = _directions(session, only), _attrs(session, only)
     counts, bests = _counts(session, only), _bests(session, only)
-    rates, workers = _rates(session, only, now), _workers(session, only, now)
+    rates = _rates(session, only, now)
+    running = read_running(session, only, now, has_claims=has_claims)
     found = []
     for study_id, name in names.items():
         definition = json.loads(attrs.get((study_id, DEFINITION_ATTR), "{}"))
@@ -160,22 +131,17 @@ def _overviews(session: Session, only: int | None) -> list[StudyOverview]:
                 request=parse_request(attrs.get((study_id, REQUEST_ATTR))),
                 best=bests.get(study_id),
                 trials_per_hour=rates.get(study_id),
-                workers=workers.get(study_id, []),
+                running=running.get(study_id, []),
             )
         )
     return found
-
-
-def _within(column: Any, only: int | None) -> ColumnElement[bool]:
-    """Rows of one study, or of all."""
-    return true() if only is None else column == only
 
 
 def _names(session: Session, only: int | None) -> dict[int, str]:
     study = models.StudyModel
     rows = session.execute(
         select(study.study_id, study.study_name)
-        .where(_within(study.study_id, only))
+        .where(within(study.study_id, only))
         .order_by(study.study_id)
     )
     return {int(study_id): str(name) for study_id, name in rows}
@@ -186,7 +152,7 @@ def _directions(session: Session, only: int | None) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for study_id, which in session.execute(
         select(direction.study_id, direction.direction)
-        .where(_within(direction.study_id, only))
+        .where(within(direction.study_id, only))
         .order_by(direction.study_id, direction.objective)
     ):
         found.setdefault(study_id, []).append(which.name.lower())
@@ -198,7 +164,7 @@ def _attrs(session: Session, only: int | None) -> dict[tuple[int, str], str]:
     attr = models.StudyUserAttributeModel
     rows = session.execute(
         select(attr.study_id, attr.key, attr.value_json).where(
-            attr.key.in_([REQUEST_ATTR, DEFINITION_ATTR]), _within(attr.study_id, only)
+            attr.key.in_([REQUEST_ATTR, DEFINITION_ATTR]), within(attr.study_id, only)
         )
     )
     return {(study_id, key): value_json for study_id, key, value_json in rows}
@@ -209,7 +175,7 @@ def _counts(session: Session, only: int | None) -> dict[int, dict[TrialState, in
     found: dict[int, dict[TrialState, int]] = {}
     for study_id, state, count in session.execute(
         select(trial.study_id, trial.state, func.count())
-        .where(_within(trial.study_id, only))
+        .where(within(trial.study_id, only))
         .group_by(trial.study_id, trial.state)
     ):
         found.setdefault(study_id, {})[state] = count
@@ -228,13 +194,13 @@ def _rates(session: Session, only: int | None, now: datetime) -> dict[int, float
         .where(
             trial.state.in_([TrialState.COMPLETE, TrialState.PRUNED]),
             ended > now - timedelta(seconds=RATE_SECONDS),
-            _within(trial.study_id, only),
+            within(trial.study_id, only),
         )
         .group_by(trial.study_id)
     )
     # At least a second: clocks differ, and some databases keep whole seconds.
     return {
-        study_id: 3600 * count / min(max(_seconds(first, now), 1.0), RATE_SECONDS)
+        study_id: 3600 * count / min(max(seconds_since(first, now), 1.0), RATE_SECONDS)
         for study_id, count, first in rows
     }
 
@@ -270,7 +236,7 @@ def _bests(session: Session, only: int | None) -> dict[int, BestTrial]:
         .where(
             trial.state == TrialState.COMPLETE,
             trial.study_id.not_in(several),
-            _within(trial.study_id, only),
+            within(trial.study_id, only),
         )
         .subquery()
     )
@@ -281,71 +247,3 @@ def _bests(session: Session, only: int | None) -> dict[int, BestTrial]:
             best.where(ranked.c.place == 1)
         )
     }
-
-
-def _workers(session: Session, only: int | None, now: datetime) -> dict[int, list[WorkerOverview]]:
-    trial = models.TrialModel
-    ours = and_(
-        claims.c.trial_id == trial.trial_id,
-        claims.c.study_id == trial.study_id,
-        claims.c.owner != HANDED_BACK,
-    )
-    rows = session.execute(
-        select(
-            trial.study_id,
-            trial.trial_id,
-            trial.number,
-            trial._datetime_start_utc.label("started"),
-            claims.c.host,
-            claims.c.pid,
-            claims.c.beat,
-        )
-        .outerjoin(claims, ours)
-        .where(trial.state == TrialState.RUNNING, _within(trial.study_id, only))
-        .order_by(trial.study_id, trial.number)
-    ).all()
-    last = _last_values(session, only) if rows else {}
-    found: dict[int, list[WorkerOverview]] = {}
-    for row in rows:
-        step, value = last.get(row.trial_id, (None, None))
-        worker = WorkerOverview(
-            host=row.host or ANOTHER_PROGRAM,
-            pid=row.pid,
-            trial=row.number,
-            started=row.started.replace(tzinfo=UTC) if row.started else None,
-            seconds=_seconds(row.started, now) if row.started else None,
-            silent_seconds=_seconds(row.beat, now) if row.beat else None,
-            step=step,
-            value=value,
-        )
-        found.setdefault(row.study_id, []).append(worker)
-    return found
-
-
-def _last_values(session: Session, only: int | None) -> Mapping[int, tuple[int, float]]:
-    """Of the RUNNING trials, by id: the greatest step that was reported, and its value."""
-    trial, value = models.TrialModel, models.TrialIntermediateValueModel
-    last = (
-        select(value.trial_id, func.max(value.step).label("step"))
-        .join(trial, trial.trial_id == value.trial_id)
-        .where(trial.state == TrialState.RUNNING, _within(trial.study_id, only))
-        .group_by(value.trial_id)
-        .subquery()
-    )
-    rows = session.execute(
-        select(
-            value.trial_id,
-            value.step,
-            value.intermediate_value,
-            value.intermediate_value_type,
-        ).join(last, (last.c.trial_id == value.trial_id) & (last.c.step == value.step))
-    )
-    return {
-        trial_id: (step, value.stored_repr_to_intermediate_value(stored, kind))
-        for trial_id, step, stored, kind in rows
-    }
-
-
-def _seconds(since: datetime, now: datetime) -> float:
-    """An age, never negative: the clock of the host that wrote ``since`` may be ahead."""
-    return max((now - since).total_seconds(), 0.0)

@@ -15,6 +15,8 @@ from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
 from tuner.storage.database import Database, session_of, storage_errors
 from tuner.storage.requests import Request, read_request
 from tuner.storage.retry import Patience, patient
+from tuner.storage.running import RunningTrial, read_running
+from tuner.storage.tables import utc_now
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class StudyProgress:
     Attributes:
         counts: trials by state.
         new: the trials that ended since the last reading, in order of their number.
-        running: for each running trial, in order: its number and its last reported step and value.
+        running: the trials that run, in order of their numbers.
         request: whether the study is to be worked on, or None if nobody ever asked for it.
     """
 
     counts: dict[TrialState, int]
     new: list[FinishedTrial]
-    running: list[tuple[int, int | None, float | None]]
+    running: list[RunningTrial]
     request: Request | None
 
 
@@ -85,11 +87,9 @@ class ProgressReader:
             counts = self._settled + Counter(
                 state for trial_id, _, state in rows if trial_id > self._watermark
             )
-            running = [number for _, number, state in rows if state == TrialState.RUNNING]
+            running = self._running() if counts[TrialState.RUNNING] else []
             finished = self._describe(new) if describe else []
-            return StudyProgress(
-                dict(counts), finished, self._last_values(running), self._request()
-            )
+            return StudyProgress(dict(counts), finished, running, self._request())
 
     def _changes(self) -> tuple[list[tuple[int, int, TrialState]], list[int]]:
         """Rows (id, number, state) above the old watermark, and the ids that ended since."""
@@ -127,35 +127,11 @@ class ProgressReader:
             return read_request(session, self._study_id)
 
     @patient
-    def _last_values(self, numbers: list[int]) -> list[tuple[int, int | None, float | None]]:
-        if not numbers:
-            return []
-        value, trial = models.TrialIntermediateValueModel, models.TrialModel
-        last_step = (
-            select(value.trial_id, func.max(value.step).label("step"))
-            .join(trial, trial.trial_id == value.trial_id)
-            .where(trial.study_id == self._study_id, trial.number.in_(numbers))
-            .group_by(value.trial_id)
-            .subquery()
-        )
+    def _running(self) -> list[RunningTrial]:
         with session_of(self._database) as session:
-            found = {
-                number: (step, value.stored_repr_to_intermediate_value(stored, kind))
-                for number, step, stored, kind in session.execute(
-                    select(
-                        trial.number,
-                        value.step,
-                        value.intermediate_value,
-                        value.intermediate_value_type,
-                    )
-                    .join(trial, trial.trial_id == value.trial_id)
-                    .join(
-                        last_step,
-                        (last_step.c.trial_id == value.trial_id) & (last_step.c.step == value.step),
-                    )
-                )
-            }
-        return [(number, *found.get(number, (None, None))) for number in sorted(numbers)]
+            now = session.scalars(select(utc_now())).one()
+            found = read_running(session, self._study_id, now, has_claims=self._database.has_claims)
+            return found.get(self._study_id, [])
 
 
 def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
@@ -182,6 +158,29 @@ def find_best(database: Database, study_id: int) -> FinishedTrial | None:
             return _finished(database.storage.get_best_trial(study_id))
     except ValueError:  # Optuna: no trial is complete
         return None
+
+
+def read_complete_values(database: Database, study_id: int) -> list[tuple[int, float]]:
+    """Number and value of the study's COMPLETE trials, in order of their numbers."""
+    trial, value = models.TrialModel, models.TrialValueModel
+
+    def read(_again: bool) -> list[tuple[int, float]]:  # noqa: FBT001 - the callback's signature
+        with session_of(database) as session:
+            return [
+                (number, value.stored_repr_to_value(stored, kind))
+                for number, stored, kind in session.execute(
+                    select(trial.number, value.value, value.value_type)
+                    .join(value, value.trial_id == trial.trial_id)
+                    .where(
+                        trial.study_id == study_id,
+                        trial.state == TrialState.COMPLETE,
+                        value.objective == 0,
+                    )
+                    .order_by(trial.number)
+                )
+            ]
+
+    return database.patience.run(read)
 
 
 def count_diverged(database: Database, study_id: int) -> int:

@@ -193,9 +193,16 @@ def patient(method: Callable[..., T]) -> Callable[..., T]:
 class PatientStorage(RDBStorage):
     """Optuna's storage; what objectives, samplers and pruners do with it is tried again."""
 
-    def __init__(self, url: str, engine_kwargs: dict[str, Any], patience: Patience) -> None:
+    def __init__(
+        self,
+        url: str,
+        engine_kwargs: dict[str, Any],
+        patience: Patience,
+        *,
+        skip_table_creation: bool = False,
+    ) -> None:
         self.patience = patience
-        super().__init__(url, engine_kwargs=engine_kwargs)
+        super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=skip_table_creation)
 
 
 # Reads, and writes that store the same thing when they are done twice. All but the underscored ones

@@ -5,6 +5,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
@@ -22,7 +23,7 @@ from tuner.storage.attributes import (
     read_study_attr,
     write_study_attr,
 )
-from tuner.storage.database import Database, locked_study, storage_errors
+from tuner.storage.database import Database, locked_study, session_of, storage_errors
 from tuner.storage.tables import claims
 from tuner.study import Snapshot
 
@@ -64,12 +65,7 @@ def register(
             study_id = database.storage.create_new_study([direction], name)
         except DuplicatedStudyError:
             study_id = database.storage.get_study_id_from_name(name)
-        stored = [d.name.lower() for d in database.storage.get_study_directions(study_id)]
-    if stored != [snapshot.direction]:
-        raise UsageError(
-            f"The study {name!r} in {database.url} has the direction {', '.join(stored)}, and "
-            f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
-        )
+        _check_direction(database, study_id, name, snapshot)
     with locked_study(database, study_id) as session:
         uid = read_study_attr(session, study_id, ID_ATTR) or secrets.token_hex(6)
         warnings = _check_definition(session, study_id, name, snapshot)
@@ -83,6 +79,46 @@ def register(
     return StudyRecord(study_id, name, kept_seed, uid, warnings)
 
 
+@dataclass(frozen=True)
+class StudyPreview:
+    """What a database holds of a study that a run would go on with.
+
+    Attributes:
+        seed: the study's.
+        warnings: what that run would say.
+        trials: of any state, in order of their numbers.
+    """
+
+    seed: int
+    warnings: list[str]
+    trials: list[optuna.trial.FrozenTrial]
+
+
+def preview(
+    database: Database, name: str, snapshot: Snapshot, *, seed: int | None, precision: str
+) -> StudyPreview | None:
+    """What `register` would find; it writes nothing.
+
+    Returns:
+        None if there is no such study yet.
+
+    Raises:
+        UsageError: as `register`.
+    """
+    with storage_errors(database.url):
+        known = {study.study_name: study._study_id for study in database.storage.get_all_studies()}
+        if name not in known:
+            return None
+        study_id = known[name]
+        _check_direction(database, study_id, name, snapshot)
+        with session_of(database) as session:
+            warnings = _check_definition(session, study_id, name, snapshot)
+            warnings += _check_precision(session, study_id, name, precision)
+            kept_seed = _check_seed(session, study_id, name, seed)
+        trials = database.storage.get_all_trials(study_id, deepcopy=False)
+    return StudyPreview(kept_seed, warnings, trials)
+
+
 _OTHER_NAME = (
     "choose another name with --study-name, or delete the study with `optuna delete-study`."
 )
@@ -93,6 +129,15 @@ def _forget_deleted_trials(session: Session) -> None:
     session.execute(
         delete(claims).where(claims.c.trial_id.not_in(select(models.TrialModel.trial_id)))
     )
+
+
+def _check_direction(database: Database, study_id: int, name: str, snapshot: Snapshot) -> None:
+    stored = [it.name.lower() for it in database.storage.get_study_directions(study_id)]
+    if stored != [snapshot.direction]:
+        raise UsageError(
+            f"The study {name!r} in {database.url} has the direction {', '.join(stored)}, and "
+            f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
+        )
 
 
 def _check_definition(session: Session, study_id: int, name: str, snapshot: Snapshot) -> list[str]:

@@ -1,5 +1,7 @@
 """Storage URLs: from what the user writes to what SQLAlchemy connects to."""
 
+from pathlib import Path
+
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -27,6 +29,12 @@ def resolve(text: str) -> URL:
     Raises:
         UsageError: no URL, an unknown kind of database, or one in memory.
     """
+    if any(letter.isspace() for letter in text):
+        scheme = text.strip().partition(":")[0].partition(" ")[0]
+        raise UsageError(
+            f"The storage URL {scheme}:... has a space in it; write %20 for one in a password or "
+            "a path."
+        )
     try:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
@@ -50,4 +58,25 @@ def resolve(text: str) -> URL:
             f"The storage {redact(text)!r} has a second @ before its host; write an @ in the "
             "password as %40."
         )
+    if driver != "sqlite" and "@" in (url.database or ""):
+        raise UsageError(
+            f"The storage {redact(text)!r} has an @ in the database's name; write it as "
+            f"{url.drivername}://user:password@host/database, with an @ in the password as %40."
+        )
     return url.set(drivername=driver)
+
+
+def absolute(url: URL) -> URL:
+    """The same database for a process in another directory."""
+    if url.drivername != "sqlite":
+        return url
+    return url.set(database=str(Path(str(url.database)).absolute()))
+
+
+def absolute_address(text: str) -> str:
+    """A storage URL as the user writes it, for another process to open: with its password.
+
+    Raises:
+        UsageError: see `resolve`.
+    """
+    return absolute(resolve(text)).render_as_string(hide_password=False)

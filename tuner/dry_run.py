@@ -1,0 +1,289 @@
+"""What `tuner run --dry-run` shows: the settings, the space, samples, the rungs, time and disk.
+
+Nothing is written: no database, no cache, no compiled Python.
+"""
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tuner import wording
+from tuner.cache import Kept
+from tuner.errors import NoDatabase
+from tuner.flags import SETTINGS, Source
+from tuner.look import Look, look
+from tuner.machine import thread_variables
+from tuner.search import (
+    PRUNING_IN_WORDS,
+    REDUCTION_FACTOR,
+    SearchContext,
+    check_search,
+    make_sampler,
+    rungs,
+)
+from tuner.seeds import draw_study_seed
+from tuner.settings import RunSettings
+from tuner.storage import StudyPreview, open_database, preview, this_process
+from tuner.study import Snapshot
+
+SAMPLES = 3
+# The mean time of a trial is taken over so many of the last ones on this machine.
+TRIALS_FOR_COST = 100
+# What a trial takes in the database: 100 trials of the MNIST study, of 1 to 7 steps, made a SQLite
+# file of 0.5 MB.
+DATABASE_BYTES_A_TRIAL = 5_000
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """All that is shown.
+
+    Attributes:
+        stored: what the database holds of this study, or None.
+        seed: the study's; drawn for this look where nobody named one.
+    """
+
+    settings: RunSettings
+    look: Look
+    stored: StudyPreview | None
+    seed: int
+    shown_url: str
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What the study file declares."""
+        return self.look.snapshot
+
+    @property
+    def trials(self) -> list[FrozenTrial]:
+        """Those that are there already."""
+        return self.stored.trials if self.stored else []
+
+    @property
+    def missing(self) -> int:
+        """How many trials a run would add."""
+        ended = sum(it.state in {TrialState.COMPLETE, TrialState.PRUNED} for it in self.trials)
+        return max(0, self.settings.trials - ended)
+
+
+def dry_run(settings: RunSettings, console: Console) -> None:
+    """Show what a run with these settings would do.
+
+    Raises:
+        TunerError: what the run itself would raise before its first trial.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    plan = _plan(settings, console)
+    name = settings.study
+    there = f", {len(plan.trials)} there already" if plan.stored else ""
+    console.print(
+        Text.assemble(
+            (f"dry run of {name}: {wording.count(settings.trials, 'trial')}{there}", "bold"),
+            "; nothing is trained, nothing is written",
+        )
+    )
+    for warning in plan.stored.warnings if plan.stored else ():
+        console.print(Text(warning, style="yellow"))
+    for title, rows in (
+        ("settings", _settings(plan)),
+        ("space", _space(plan.snapshot)),
+        (f"samples, {settings.sampler}", _samples(plan)),
+        (f"pruner, {settings.pruner}{_judged(plan)}", _pruning(plan)),
+        ("time", _time(plan)),
+        ("disk", _disk(plan)),
+    ):
+        console.print()
+        console.print(Text(title, style="bold"))
+        console.print(_table(rows))
+
+
+def _plan(settings: RunSettings, console: Console) -> _Plan:
+    variables = {**thread_variables(settings.workers), **settings.variables()}
+    with console.status(f"loading {settings.study_file} ..."):
+        seen = look(settings.study_file, variables)
+    check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
+    try:
+        with contextlib.closing(open_database(settings.storage, create=False)) as database:
+            shown_url = database.url
+            stored = preview(
+                database,
+                settings.study,
+                seen.snapshot,
+                seed=settings.seed,
+                precision=settings.precision,
+            )
+    except NoDatabase:
+        stored, shown_url = None, wording.redact(settings.storage)
+    asked = draw_study_seed() if settings.seed is None else settings.seed
+    return _Plan(settings, seen, stored, stored.seed if stored else asked, shown_url)
+
+
+def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
+    """Each setting, its value, and where that comes from."""
+    settings, given = plan.settings, plan.settings.given
+    shown = {
+        "study": str(settings.study_file),
+        "study_name": settings.study,
+        "storage": plan.shown_url,
+        "seed": f"{plan.seed}" if plan.stored or settings.seed is not None else "drawn by the run",
+        "max_failures": f"{settings.max_failures} failed trials",
+        "cache_gb": f"{settings.cache_gb:g} GB",
+        "timeout": _seconds(settings.timeout),
+        "trial_timeout": _seconds(settings.trial_timeout),
+        "detach": "yes" if settings.detach else "no",
+        "quiet": "yes" if settings.quiet else "no",
+    }
+    names = ["study", "study_name", "trials", *(name.replace("-", "_") for name in SETTINGS)]
+    for name in [*names, "detach"]:
+        if name not in given.values:
+            continue  # another command's
+        source = str(given.sources[name])
+        if given.sources[name] is Source.ENVIRONMENT:
+            source = f"{source}, {given.subject(name)}"
+        elif name == "seed" and plan.stored:
+            source = "database"
+        value = shown.get(name) or str(getattr(settings, name))
+        yield name.replace("_", "-"), value, source
+
+
+def _seconds(limit: float | None) -> str:
+    return "none" if limit is None else wording.duration(limit)
+
+
+def _space(snapshot: Snapshot) -> Iterator[Sequence[str]]:
+    space = snapshot.distributions()
+    if space is None:
+        yield ("known after the first trial: the file declares none, and its objective suggests",)
+    for name, distribution in (space or {}).items():
+        yield name, _in_words(distribution)
+
+
+def _in_words(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        scale = ", log" if distribution.log else ""
+        plain = distribution.step is None or (
+            isinstance(distribution, IntDistribution) and distribution.step == 1
+        )
+        step = "" if plain else f", in steps of {distribution.step:g}"
+        kind = "whole, " if isinstance(distribution, IntDistribution) else ""
+        return f"{kind}{distribution.low:g} to {distribution.high:g}{scale}{step}"
+    return str(distribution)
+
+
+def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
+    """Configurations of the next trials, as the sampler would draw them now."""
+    space = plan.snapshot.distributions()
+    if space is None:
+        yield ("known when the objective runs",)
+        return
+    study = optuna.create_study(direction=StudyDirection[plan.snapshot.direction.upper()])
+    study.add_trials([trial for trial in plan.trials if trial.state.is_finished()])
+    yield "trial", *space
+    for number in range(len(plan.trials), len(plan.trials) + SAMPLES):
+        context = SearchContext(plan.seed, number, space)
+        study.sampler = make_sampler(plan.settings.sampler, context)
+        params = study.ask(fixed_distributions=space).params
+        yield str(number), *(wording.number(params[name]) for name in space)
+    if plan.stored is None and plan.settings.seed is None:
+        yield ("", "with a seed drawn for this look; --seed makes them those of the run")
+
+
+def _judged(plan: _Plan) -> str:
+    has_rungs = rungs(plan.settings.pruner, plan.snapshot)
+    return ": trials are judged at their first report from there on" if has_rungs else ""
+
+
+def _pruning(plan: _Plan) -> Iterator[Sequence[str]]:
+    name, snapshot = plan.settings.pruner, plan.snapshot
+    brackets = rungs(name, snapshot)
+    if not brackets:
+        yield (PRUNING_IN_WORDS[name],)
+    for number, steps in enumerate(brackets):
+        if len(brackets) > 1:
+            words = ", ".join(str(step) for step in steps) or "none: its trials run to the end"
+            yield f"bracket {number + 1}", f"at steps {words}"
+            continue
+        going = float(plan.missing)
+        for step in steps:
+            before, going = going, going / REDUCTION_FACTOR
+            at = wording.progress_of(step, snapshot.max_step, snapshot.steps_per_epoch)
+            yield at, f"the best third goes on: of {before:.0f} about {going:.0f}"
+    if brackets and snapshot.max_step is None:
+        yield ("and so on; the file names no max_step",)
+
+
+def _time(plan: _Plan) -> Iterator[Sequence[str]]:
+    """The time of the missing trials, by those that this machine has run."""
+    host = this_process().host
+    seconds = [
+        trial.duration.total_seconds()
+        for trial in plan.trials
+        if trial.duration is not None
+        and trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
+        and trial.user_attrs.get("host") == host
+    ][-TRIALS_FOR_COST:]
+    if not plan.missing:
+        yield ("nothing to do: all trials are there",)
+    elif not seconds:
+        yield (
+            f"unknown: no trial of {plan.settings.study} in this database was run on this machine",
+        )
+    else:
+        mean, workers = fmean(seconds), max(1, plan.settings.workers)
+        sum_up = f"{wording.count(plan.missing, 'trial')} of {mean:.3g} s"
+        basis = f"the mean of {wording.count(len(seconds), 'trial')} here"
+        by = f"by {wording.count(workers, 'worker')}"
+        whole = wording.duration(plan.missing * mean / workers)
+        yield (f"about {whole} beside the start: {sum_up}, {basis}, {by}",)
+
+
+def _disk(plan: _Plan) -> Iterator[Sequence[str]]:
+    settings = plan.settings
+    yield "database", f"about {wording.size(plan.missing * DATABASE_BYTES_A_TRIAL)} more", ""
+    for kept in plan.look.footprint:
+        yield from _kept(kept, settings)
+    if not plan.look.footprint:
+        yield "study file", "does not say what it keeps", ""
+    for what, place in (("cache", settings.cache_dir), ("artifacts", settings.artifacts)):
+        yield f"free, {what}", wording.size(shutil.disk_usage(_existing(place)).free), str(place)
+
+
+def _kept(kept: Kept, settings: RunSettings) -> Iterator[Sequence[str]]:
+    if kept.each_worker:
+        workers = max(1, settings.workers)
+        each = f"{wording.count(workers, 'worker')}, {wording.size(kept.size)} each"
+        yield kept.what, f"up to {wording.size(kept.size * workers)}", f"{each}; go with the trial"
+    else:
+        yield kept.what, wording.size(kept.size), "there already" if kept.there else "to be made"
+
+
+def _existing(place: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (place, *place.parents) if path.exists())
+
+
+def _table(rows: Iterator[Sequence[str]]) -> Table:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for row in rows:
+        while len(table.columns) < len(row):
+            table.add_column(overflow="fold", no_wrap=not table.columns)
+        table.add_row(*(Text(f"  {cell}" if not i else cell) for i, cell in enumerate(row)))
+    return table

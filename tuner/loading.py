@@ -1,0 +1,131 @@
+"""The beginning of a run: workers are started, and one of them says what the study file declares.
+
+The database is not touched meanwhile: a study file that is wrong leaves nothing behind.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from tuner.display import Display
+from tuner.engines.inline import InlineEngine, quiet_tensorflow
+from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
+from tuner.engines.local import LocalEngine
+from tuner.errors import Interrupted, TimedOut, TooManyFailures
+from tuner.machine import thread_variables
+from tuner.search import check_search
+from tuner.settings import RunSettings
+from tuner.storage import Owner, absolute_address, this_process
+from tuner.study import Snapshot, load
+from tuner.supervise import Signals
+
+# How often to look for a signal while the workers load the study file, in seconds.
+LOOK_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Loading:
+    """An engine whose workers have the study.
+
+    Attributes:
+        deadline: when ``--timeout`` is over, by time.monotonic, or None.
+        ended_early: workers that ended before the study was known.
+    """
+
+    engine: Engine
+    snapshot: Snapshot
+    me: Owner
+    deadline: float | None
+    ended_early: list[Gone] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def loaded(
+    settings: RunSettings, signals: Signals, display: Display, started: float
+) -> Iterator[Loading]:
+    """Start the workers and wait for what the study file declares; end them after the block.
+
+    Args:
+        settings: of the command.
+        signals: that came.
+        display: for what workers have to say.
+        started: when the command began, by time.monotonic.
+
+    Raises:
+        UsageError: the study file is wrong, or sampler or pruner cannot serve it.
+        TooManyFailures: every worker ended.
+        TimedOut: ``--timeout`` passed.
+        Interrupted: a signal came.
+    """
+    me = this_process()
+    deadline = None if settings.timeout is None else started + settings.timeout
+    ended_early: list[Gone] = []
+    engine, snapshot = _make_engine(settings, me)
+    try:
+        engine.start()
+        if snapshot is None:
+            snapshot = _await_snapshot(engine, settings, signals, display, deadline, ended_early)
+        check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+        yield Loading(engine, snapshot, me, deadline, ended_early)
+    finally:
+        engine.kill()  # what has not ended
+
+
+def _make_engine(settings: RunSettings, me: Owner) -> tuple[Engine, Snapshot | None]:
+    """The engine, and what the study declares if it is loaded in this process."""
+    address = absolute_address(settings.storage)
+    if settings.workers == 0 and not settings.detach:
+        os.environ.update(settings.variables())
+        with quiet_tensorflow(verbose=settings.verbose):
+            definition = load(settings.study_file)
+        return InlineEngine(definition, address, me), definition.snapshot
+    local = LocalEngine(
+        settings.study_file,
+        address,
+        me,
+        workers=1 if settings.detach else settings.workers,
+        variables={**thread_variables(settings.workers), **settings.variables()},
+    )
+    return local, None
+
+
+def _await_snapshot(  # noqa: PLR0913, PLR0917 - what `loaded` knows
+    engine: Engine,
+    settings: RunSettings,
+    signals: Signals,
+    display: Display,
+    deadline: float | None,
+    ended_early: list[Gone],
+) -> Snapshot:
+    """Wait until a worker has loaded the study file; who ended meanwhile is kept for later."""
+    while not signals.received:
+        if deadline is not None and time.monotonic() >= deadline:
+            raise TimedOut(
+                f"--timeout {settings.timeout:g} s passed while the study file was loaded."
+            )
+        snapshot = None
+        for event in engine.poll(LOOK_SECONDS):
+            if isinstance(event, Loaded):
+                snapshot = snapshot or event.snapshot
+            elif isinstance(event, Refused):
+                raise event.error
+            elif isinstance(event, LogLine):
+                display.note(event.text)
+            else:
+                ended_early.append(event)
+        display.start(engine.workers)
+        if snapshot is not None:
+            return snapshot
+        if not engine.alive:
+            _give_up(ended_early[-1])
+    raise Interrupted("Interrupted before the first trial; nothing was changed.")
+
+
+def _give_up(last: Gone) -> NoReturn:
+    raise TooManyFailures(
+        "Every worker ended while it loaded the study file "
+        f"({last.death or 'exited with code 0'}); the last one wrote: {last.last_words()}."
+    )
