@@ -45,7 +45,7 @@ def look(study_file: Path, variables: Mapping[str, str]) -> Look:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         pass_fds=(write_end,),
-        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **variables},
+        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **_unwritten_keras(), **variables},
         text=True,
         errors="replace",
     ) as process:
@@ -66,6 +66,12 @@ def look(study_file: Path, variables: Mapping[str, str]) -> Look:
     return Look(
         Snapshot.from_json(answer["snapshot"]), [Kept(**kept) for kept in answer["footprint"]]
     )
+
+
+def _unwritten_keras() -> dict[str, str]:
+    """Where it has no settings file yet, Keras writes one as it is imported; here it cannot."""
+    home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")  # noqa: PTH111, PTH118
+    return {} if Path(home, "keras.json").exists() else {"KERAS_HOME": f"{os.devnull}/keras"}
 
 
 def main(answer_fd: int, study_file: Path) -> None:

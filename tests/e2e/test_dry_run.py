@@ -55,8 +55,24 @@ def test_it_touches_nothing_and_every_setting_has_its_source(tmp_path: Path) -> 
         r"x +-5 to 5",
         r"bracket 1 +at steps 1, 3",
         r"unknown: no trial of bowl in this database was run on this machine",
-        r"database +about 45 kB more",
+        r"database +about 30.6 kB more",
         r"study file +does not say what it keeps",
+    ):
+        assert re.search(rf"^ +{line}", done.stdout, re.MULTILINE), (line, done.stdout)
+
+
+def test_keras_writes_nothing_either(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    done = run(
+        "--study", str(ROOT / "studies" / "mnist.py"), "--trials", "9", "--dry-run", cwd=tmp_path,
+        HOME=str(tmp_path / "home"), PYTHONPATH=str(ROOT), COLUMNS="120", XDG_CACHE_HOME="",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path) == {"home": b"folder"}
+    for line in (
+        r"the pretrained base +1.84 MB +to be made",
+        r"epoch ¼/5 +the best third goes on: of 9 about 3",
+        r"checkpoints +up to .* MB +.* 5.51 MB each; go with the trial",
     ):
         assert re.search(rf"^ +{line}", done.stdout, re.MULTILINE), (line, done.stdout)
 

@@ -17,7 +17,7 @@ import optuna
 import pytest
 
 from tuner import cache as cache_module
-from tuner import interrupt
+from tuner import interrupt, wording
 from tuner.finetune import checkpoints, training
 from tuner.finetune import task as task_module
 from tuner.finetune.checkpoints import Progress
@@ -243,7 +243,8 @@ def test_wherever_a_trial_is_left_it_goes_on(
         assert_goes_on(task, path, held, expected, frozen=0)
     assert watch.trained == trained
     step = (20 - trained) // 5
-    lines = [f"goes on from its checkpoint at step {step} of 4"] if step else []
+    place = wording.progress_of(step, 4, 4)
+    lines = [f"goes on from its checkpoint at {place}"] if step else []
     assert caplog.messages == lines
 
 

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -11,6 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tuner import errors, search
 from tuner.cli import COMMANDS
+from tuner.flags import SETTINGS
 from tuner.run import run
 
 README = (ROOT / "README.md").read_text()
@@ -94,3 +96,67 @@ def test_every_link_leads_somewhere(path: str) -> None:
 def test_every_command_is_a_module_of_its_name() -> None:
     for name in COMMANDS:
         assert command_of(name).name == name
+
+
+_COMMAND_LINE = re.compile(
+    r"(?:^|`|&& |\$ )((?:python -m tuner\.|tuner )\w+ [^`\n]*)", re.MULTILINE
+)
+COMMAND_LINES = sorted(
+    {line.strip() for line in _COMMAND_LINE.findall(README) if "..." not in line}
+)
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_every_command_line_is_understood(line: str) -> None:
+    words = shlex.split(line.partition("#")[0])
+    name, *arguments = words[1:] if words[0] == "tuner" else [words[2][6:], *words[3:]]
+    with command_of(name).make_context(name, arguments):
+        pass
+
+
+def test_there_are_command_lines() -> None:
+    assert len(COMMAND_LINES) >= 8
+
+
+def test_every_variable_and_key_is_a_setting() -> None:
+    table = section("The commands").split("### Settings")[1].split("\n### ")[0]
+    by_variable = {setting.environment: setting for setting in SETTINGS.values()}
+    for flag, variable, key in re.findall(
+        r"\| `--([\w-]+)[^|]*\| `(\w+)[^|]*\| `([\w-]+) =", table
+    ):
+        assert by_variable[variable].name == flag == key
+
+
+def spoken() -> str:
+    """All texts in our sources, with what is filled in left out and joined as they are printed."""
+    texts = []
+    for path in (ROOT / "tuner").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                texts.append("".join(
+                    str(it.value) if isinstance(it, ast.Constant) else "\0" for it in node.values
+                ))  # fmt: skip
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    return "\n".join(texts)
+
+
+def test_what_the_help_for_errors_quotes_is_what_the_program_says() -> None:
+    rows = re.findall(r"^\| (`[^|]*) \|", section("When something goes wrong"), re.MULTILINE)
+    quotes = [quote for row in rows for quote in re.findall(r"`([^`]*)`", row)]
+    assert len(quotes) > 15
+    said = spoken()
+    of_databases = {"Connection refused", "Access denied", "database or disk is full"}
+    for quote in quotes:
+        pieces = re.split(r"\.\.\.|'[^']*'|\b\d+\b|TUNER_WORKERS|\(killed", quote)
+        longest = max(pieces, key=len).strip(" :,;")
+        assert longest in of_databases or longest in said, longest
+
+
+def test_the_layout_names_every_room_once() -> None:
+    table = section("How the house is laid out").split("|---|---|")[1]
+    named = re.findall(r"`(\w+)`", table.split("\n\n")[0])
+    rooms = {
+        path.stem for path in (ROOT / "tuner").iterdir() if not path.name.startswith(("_", "py"))
+    }
+    assert sorted(named) == sorted(rooms)
