@@ -39,12 +39,14 @@ class Kept:
         size: in bytes.
         there: whether it is there already.
         each_worker: there is one for each running trial, and it goes with it.
+        bounded: it is among what `BOUND_VARIABLE` bounds.
     """
 
     what: str
     size: int
     there: bool = False
     each_worker: bool = False
+    bounded: bool = False
 
 
 def folder() -> Path:

@@ -1,5 +1,7 @@
 """How every command ends: one sentence on standard error, and an exit code."""
 
+import errno
+import io
 import logging
 import os
 import shutil
@@ -12,7 +14,7 @@ import click
 from tuner.errors import TunerError
 from tuner.flags import subject_of
 from tuner.log import FORMAT, AddContext, quiet_libraries
-from tuner.wording import closest, closest_name, redact
+from tuner.wording import closest, closest_name, redact, redact_value
 
 
 def execute(command: click.Command) -> NoReturn:
@@ -21,9 +23,11 @@ def execute(command: click.Command) -> NoReturn:
     A `TunerError`, a wrong flag and Ctrl-C become a sentence; anything else is a bug of ours, and
     its traceback is wanted.
     """
+    _open_streams()
     _set_up_logging()
     try:
         code = command.main(standalone_mode=False)
+        sys.stdout.flush()
     except TunerError as error:
         _say(str(error))
         sys.exit(error.exit_code)
@@ -34,16 +38,44 @@ def execute(command: click.Command) -> NoReturn:
         _say("Interrupted.")
         sys.exit(130)
     except BrokenPipeError:  # `| head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+        sys.exit(1)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _drop_output()
+        _say(f"There is no room to write to ({error.strerror}): make some, and run again.")
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _open_streams() -> None:
+    """Give a process that was started without standard streams some that lead nowhere.
+
+    Otherwise the first pipes and files that it opens would take their numbers.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # an encoding that lacks a letter is no error
+            stream.reconfigure(errors="replace")
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to the standard output go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def sentence(error: click.ClickException) -> str:
     """What is wrong with a command line, with the cause and the remedy."""
     ctx = error.ctx if isinstance(error, click.UsageError) else None
     see_help = f"see {ctx.command_path} --help." if ctx else "see --help."
-    words = f"{error.format_message().rstrip('.')}; {see_help}"
+    words = f"{redact_value(error.format_message()).rstrip('.')}; {see_help}"
     if isinstance(error, click.MissingParameter) and error.param is not None and ctx:
         what = error.param.make_metavar(ctx)
         flag = "" if isinstance(error.param, click.Argument) else f"{error.param.opts[0]} "

@@ -30,7 +30,7 @@ def study_names(
 
     with contextlib.suppress(TunerError):
         address = resolve_storage(ctx.params.get("storage"))
-        with contextlib.closing(open_database(address, create=False)) as database:
+        with contextlib.closing(open_database(address, read_only=True)) as database:
             names = [study.name for study in read_overviews(database)]
             return offer(names)(ctx, param, incomplete)
     return []

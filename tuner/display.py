@@ -17,6 +17,8 @@ from tuner.engines.interface import LOADING, WorkerState
 from tuner.scoreboard import Scoreboard
 from tuner.storage import FinishedTrial
 
+logger = logging.getLogger(__name__)
+
 # How often the panel is drawn, times a second.
 DRAWS_PER_SECOND = 4
 # Plain lines say that a study file is being loaded after so many seconds, and how far one-time work
@@ -144,9 +146,13 @@ class LiveDisplay:
 
     def _draw(self) -> list[Text]:
         size = panel.Size(*self._console.size, ascii_only=self._console.options.ascii_only)
-        if self._board is None:
-            return panel.starting(self._starting, size)
-        return panel.draw(self._board, size, ended=self._ended)
+        try:
+            if self._board is None:
+                return panel.starting(self._starting, size)
+            return panel.draw(self._board, size, ended=self._ended)
+        except Exception:
+            logger.debug("the panel cannot be drawn", exc_info=True)
+            return [Text("the panel cannot be drawn; -v says why", style="dim")]
 
 
 class _Live(Live):

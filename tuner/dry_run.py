@@ -34,6 +34,7 @@ from tuner.search import (
     REDUCTION_FACTOR,
     SearchContext,
     check_search,
+    make_pruner,
     make_sampler,
     rungs,
 )
@@ -76,10 +77,14 @@ class _Plan:
         return self.stored.trials if self.stored else []
 
     @property
+    def ended(self) -> int:
+        """How many trials count to the target already."""
+        return sum(it.state in {TrialState.COMPLETE, TrialState.PRUNED} for it in self.trials)
+
+    @property
     def missing(self) -> int:
         """How many trials a run would add."""
-        ended = sum(it.state in {TrialState.COMPLETE, TrialState.PRUNED} for it in self.trials)
-        return max(0, self.settings.trials - ended)
+        return max(0, self.settings.trials - self.ended)
 
 
 def dry_run(settings: RunSettings, console: Console) -> None:
@@ -91,7 +96,7 @@ def dry_run(settings: RunSettings, console: Console) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = _plan(settings, console)
     name = settings.study
-    there = f", {len(plan.trials)} there already" if plan.stored else ""
+    there = f", {plan.ended} there already" if plan.stored else ""
     console.print(
         Text.assemble(
             (f"dry run of {name}: {wording.count(settings.trials, 'trial')}{there}", "bold"),
@@ -103,7 +108,7 @@ def dry_run(settings: RunSettings, console: Console) -> None:
     for title, rows in (
         ("settings", _settings(plan)),
         ("space", _space(plan.snapshot)),
-        (f"samples, {settings.sampler}", _samples(plan)),
+        (f"samples, {settings.sampler}{_how_sampled(plan)}", _samples(plan)),
         (f"pruner, {settings.pruner}{_judged(plan)}", _pruning(plan)),
         ("time", _time(plan)),
         ("disk", _disk(plan)),
@@ -115,11 +120,11 @@ def dry_run(settings: RunSettings, console: Console) -> None:
 
 def _plan(settings: RunSettings, console: Console) -> _Plan:
     variables = {**thread_variables(settings.workers), **settings.variables()}
-    with console.status(f"loading {settings.study_file} ..."):
+    with console.status(Text(f"loading {settings.study_file} ...")):
         seen = look(settings.study_file, variables)
     check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
     try:
-        with contextlib.closing(open_database(settings.storage, create=False)) as database:
+        with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
             shown_url = database.url
             stored = preview(
                 database,
@@ -194,16 +199,42 @@ def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
     if space is None:
         yield ("known when the objective runs",)
         return
-    study = optuna.create_study(direction=StudyDirection[plan.snapshot.direction.upper()])
-    study.add_trials([trial for trial in plan.trials if trial.state.is_finished()])
     yield "trial", *space
-    for number in range(len(plan.trials), len(plan.trials) + SAMPLES):
-        context = SearchContext(plan.seed, number, space)
-        study.sampler = make_sampler(plan.settings.sampler, context)
-        params = study.ask(fixed_distributions=space).params
-        yield str(number), *(wording.number(params[name]) for name in space)
+    waiting = [trial for trial in plan.trials if trial.state == TrialState.WAITING]
+    study = _copy_of_study(plan)
+    for index in range(SAMPLES):
+        if index < len(waiting):  # a run takes these first, as they are
+            number = waiting[index].number
+            params = {
+                **waiting[index].system_attrs.get("fixed_params", {}),
+                **waiting[index].params,
+            }
+        else:
+            number = len(plan.trials) + index - len(waiting)
+            context = SearchContext(plan.seed, number, space)
+            study.sampler = make_sampler(plan.settings.sampler, context)
+            params = study.ask(fixed_distributions=space).params
+        yield str(number), *(wording.number(params.get(name, "?")) for name in space)
+
+
+def _copy_of_study(plan: _Plan) -> optuna.Study:
+    """The study in memory, as a sampler of the run would find it now."""
+    study = optuna.create_study(
+        study_name=plan.settings.study,  # hyperband's brackets depend on it
+        direction=StudyDirection[plan.snapshot.direction.upper()],
+        pruner=make_pruner(plan.settings.pruner, plan.snapshot),
+    )
+    # One that waits would be taken by `ask`; samplers do not look at it.
+    study.add_trials([trial for trial in plan.trials if trial.state != TrialState.WAITING])
+    return study
+
+
+def _how_sampled(plan: _Plan) -> str:
+    if plan.snapshot.space is None:
+        return ""
     if plan.stored is None and plan.settings.seed is None:
-        yield ("", "with a seed drawn for this look; --seed makes them those of the run")
+        return ", with a seed drawn for this look"
+    return "; those after the first depend on how trials end"
 
 
 def _judged(plan: _Plan) -> str:
@@ -214,6 +245,9 @@ def _judged(plan: _Plan) -> str:
 def _pruning(plan: _Plan) -> Iterator[Sequence[str]]:
     name, snapshot = plan.settings.pruner, plan.snapshot
     brackets = rungs(name, snapshot)
+    if not plan.missing:
+        yield ("nothing to judge: all trials are there",)
+        return
     if not brackets:
         yield (PRUNING_IN_WORDS[name],)
     for number, steps in enumerate(brackets):
@@ -272,7 +306,9 @@ def _kept(kept: Kept, settings: RunSettings) -> Iterator[Sequence[str]]:
         each = f"{wording.count(workers, 'worker')}, {wording.size(kept.size)} each"
         yield kept.what, f"up to {wording.size(kept.size * workers)}", f"{each}; go with the trial"
     else:
-        yield kept.what, wording.size(kept.size), "there already" if kept.there else "to be made"
+        room = kept.size <= settings.cache_gb * 1e9 or not kept.bounded
+        words = "to be made" if room else "no room within cache-gb: computed again and again"
+        yield kept.what, wording.size(kept.size), "there already" if kept.there else words
 
 
 def _existing(place: Path) -> Path:

@@ -21,7 +21,7 @@ from click.shell_completion import CompletionItem
 from tuner.errors import UsageError
 from tuner.machine import PRECISIONS, THREADS_VARIABLE
 from tuner.values import amount, one_of, switch, text, whole
-from tuner.wording import closest, closest_name, redact
+from tuner.wording import closest, closest_name, redact_value
 
 FILE = Path("tuner.toml")
 FORMATS = ("table", "json")
@@ -195,7 +195,9 @@ def setting(
     words = help or found.help
     words += f" [default: {found.default}]" if found.default else ""
     # Click takes even flag_value=None to mean that the value may be left out.
-    only: dict[str, Any] = {"is_flag": True, "flag_value": True} if found.metavar is None else {}
+    only: dict[str, Any] = {}
+    if found.metavar is None:
+        only = {"is_flag": True, "flag_value": True, "cls": _Switch}
     return click.option(
         f"--{name}",
         type=type or found.type,
@@ -265,6 +267,14 @@ def _subject(name: str, source: Source) -> str:
     return f"{flag} in {FILE}" if source is Source.FILE else f"--{flag}"
 
 
+class _Switch(click.Option):
+    """A flag without a value, whose variable is read as it is: click ignores unknown words."""
+
+    def value_from_envvar(self, ctx: click.Context) -> Any:  # noqa: ARG002 - click's signature
+        """The variable's text, or None."""
+        return os.environ.get(str(self.envvar)) or None
+
+
 class Command(click.Command):
     """A command whose settings may also come from the environment and from ``tuner.toml``.
 
@@ -283,15 +293,25 @@ class Command(click.Command):
         """Parse, with the file's values below flags and environment; help needs no file."""
         wants_help = set(args) & set(self.get_help_option_names(ctx))
         mine = {str(param.name) for param in self.params} & set(_KEYS)
-        if mine and not (wants_help or ctx.resilient_parsing):
-            _warn_of_slips(os.environ)
-            found = read_file(FILE)
+        if mine and not wants_help:
+            found = _read_for(ctx)
             ctx.default_map = {key: found[_KEYS[key]] for key in mine if _KEYS[key] in found}
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
             error.ctx = error.ctx or ctx  # click's parser leaves it out
             raise
+
+
+def _read_for(ctx: click.Context) -> dict[str, Any]:
+    """What the file says; a TAB does not mind one that is wrong."""
+    if ctx.resilient_parsing:
+        try:
+            return read_file(FILE)
+        except UsageError:
+            return {}
+    _warn_of_slips(os.environ)
+    return read_file(FILE)
 
 
 def read_file(path: Path) -> dict[str, Any]:
@@ -301,7 +321,7 @@ def read_file(path: Path) -> dict[str, Any]:
         UsageError: it cannot be read, is no TOML, or has a key that is no setting.
     """
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        found = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -315,7 +335,7 @@ def read_file(path: Path) -> dict[str, Any]:
     for key in found:
         if key not in SETTINGS:
             raise UsageError(
-                f"{path} has the key {redact(key)!r}, which is no setting; "
+                f"{path} has the key {redact_value(key)!r}, which is no setting; "
                 f"{closest(key.replace('_', '-'), SETTINGS)}"
             )
     return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import optuna
 from rich.console import Console
 
-from tuner import wording
+from tuner import interrupt, wording
 from tuner.artifacts import Artifacts
 from tuner.display import Display, LiveDisplay, PlainDisplay
 from tuner.engines.interface import Engine
@@ -33,6 +33,7 @@ from tuner.storage import (
     Request,
     RequestState,
     StudyRecord,
+    address_of,
     change_request,
     close_reached,
     open_database,
@@ -57,13 +58,15 @@ def run_study(settings: RunSettings, console: Console) -> None:
     if settings.verbose:
         logging.getLogger("tuner").setLevel(logging.DEBUG)
     started = time.monotonic()
+    address = address_of(settings.storage)  # the study's code may change the directory
     with contextlib.suppress(NoDatabase):  # one that cannot be used is told before all else
-        open_database(settings.storage, create=False).close()
+        open_database(address, read_only=True).close()
+    interrupt.clear()
     with (
         Signals(inline=settings.workers == 0) as signals,
         _display(settings, console) as display,
-        loaded(settings, signals, display, started) as loading,
-        contextlib.closing(open_database(settings.storage)) as database,
+        loaded(settings, address, signals, display, started) as loading,
+        contextlib.closing(open_database(address)) as database,
     ):
         board = _Launch(settings, database, signals, display, loading).run()
         shown_url = database.url
@@ -186,17 +189,19 @@ def closing_request(database: Database, study_id: int, request: Request) -> Iter
     except (StorageError, Stopped):
         raise
     except TunerError as error:
-        reason = CLOSED_BY.get(type(error), "an error")
-        with contextlib.suppress(StorageError):
-            change_request(
-                database,
-                study_id,
-                RequestState.CLOSED,
-                reason=reason,
-                opened=request.opened,
-            )
+        _close(database, study_id, request, CLOSED_BY.get(type(error), "an error"))
+        raise
+    except BaseException:  # the output is closed, or there is a bug: nobody shall go on by himself
+        _close(database, study_id, request, "an error")
         raise
     close_reached(database, study_id)
+
+
+def _close(database: Database, study_id: int, request: Request, reason: str) -> None:
+    with contextlib.suppress(StorageError):
+        change_request(
+            database, study_id, RequestState.CLOSED, reason=reason, opened=request.opened
+        )
 
 
 CLOSED_BY: dict[type[TunerError], str] = {

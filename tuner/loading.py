@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from tuner import interrupt
 from tuner.display import Display
 from tuner.engines.inline import InlineEngine, quiet_tensorflow
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
@@ -18,7 +19,7 @@ from tuner.errors import Interrupted, TimedOut, TooManyFailures
 from tuner.machine import thread_variables
 from tuner.search import check_search
 from tuner.settings import RunSettings
-from tuner.storage import Owner, absolute_address, this_process
+from tuner.storage import Address, Owner, this_process
 from tuner.study import Snapshot, load
 from tuner.supervise import Signals
 
@@ -44,12 +45,13 @@ class Loading:
 
 @contextlib.contextmanager
 def loaded(
-    settings: RunSettings, signals: Signals, display: Display, started: float
+    settings: RunSettings, address: Address, signals: Signals, display: Display, started: float
 ) -> Iterator[Loading]:
     """Start the workers and wait for what the study file declares; end them after the block.
 
     Args:
         settings: of the command.
+        address: of the database, for the workers.
         signals: that came.
         display: for what workers have to say.
         started: when the command began, by time.monotonic.
@@ -63,28 +65,52 @@ def loaded(
     me = this_process()
     deadline = None if settings.timeout is None else started + settings.timeout
     ended_early: list[Gone] = []
-    engine, snapshot = _make_engine(settings, me)
+    engine, snapshot = _make_engine(settings, address, me)
+    if snapshot is not None:
+        _check(settings, snapshot)  # before it prepares
     try:
         engine.start()
         if snapshot is None:
             snapshot = _await_snapshot(engine, settings, signals, display, deadline, ended_early)
-        check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+            _check(settings, snapshot)
+        _go_on(settings, signals, deadline)
         yield Loading(engine, snapshot, me, deadline, ended_early)
+    except interrupt.HandBack:
+        raise Interrupted(_BEFORE_THE_FIRST) from None
     finally:
         engine.kill()  # what has not ended
 
 
-def _make_engine(settings: RunSettings, me: Owner) -> tuple[Engine, Snapshot | None]:
+_BEFORE_THE_FIRST = "Interrupted before the first trial; nothing was changed."
+
+
+def _check(settings: RunSettings, snapshot: Snapshot) -> None:
+    check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+
+
+def _go_on(settings: RunSettings, signals: Signals, deadline: float | None) -> None:
+    """Leave when a signal came, or the time is over."""
+    if signals.received:
+        raise Interrupted(_BEFORE_THE_FIRST)
+    if deadline is not None and time.monotonic() >= deadline:
+        raise TimedOut(
+            f"--timeout {settings.timeout:g} s passed before the study file was loaded and "
+            "prepared; give more, and nothing else need be changed."
+        )
+
+
+def _make_engine(
+    settings: RunSettings, address: Address, me: Owner
+) -> tuple[Engine, Snapshot | None]:
     """The engine, and what the study declares if it is loaded in this process."""
-    address = absolute_address(settings.storage)
     if settings.workers == 0 and not settings.detach:
         os.environ.update(settings.variables())
         with quiet_tensorflow(verbose=settings.verbose):
             definition = load(settings.study_file)
-        return InlineEngine(definition, address, me), definition.snapshot
+        return InlineEngine(definition, address.secret, me), definition.snapshot
     local = LocalEngine(
         settings.study_file,
-        address,
+        address.secret,
         me,
         workers=1 if settings.detach else settings.workers,
         variables={**thread_variables(settings.workers), **settings.variables()},
@@ -101,11 +127,8 @@ def _await_snapshot(  # noqa: PLR0913, PLR0917 - what `loaded` knows
     ended_early: list[Gone],
 ) -> Snapshot:
     """Wait until a worker has loaded the study file; who ended meanwhile is kept for later."""
-    while not signals.received:
-        if deadline is not None and time.monotonic() >= deadline:
-            raise TimedOut(
-                f"--timeout {settings.timeout:g} s passed while the study file was loaded."
-            )
+    while True:
+        _go_on(settings, signals, deadline)
         snapshot = None
         for event in engine.poll(LOOK_SECONDS):
             if isinstance(event, Loaded):
@@ -121,11 +144,11 @@ def _await_snapshot(  # noqa: PLR0913, PLR0917 - what `loaded` knows
             return snapshot
         if not engine.alive:
             _give_up(ended_early[-1])
-    raise Interrupted("Interrupted before the first trial; nothing was changed.")
 
 
 def _give_up(last: Gone) -> NoReturn:
     raise TooManyFailures(
         "Every worker ended while it loaded the study file "
-        f"({last.death or 'exited with code 0'}); the last one wrote: {last.last_words()}."
+        f"({last.death or 'exited with code 0'}); the last one wrote: {last.last_words()}. "
+        "Mend the file, or give the workers more memory."
     )

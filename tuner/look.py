@@ -3,11 +3,14 @@
 The process is ``python -m tuner.look EVENT_FD STUDY_FILE``; it answers with one line of JSON.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from tuner.cache import Kept
 from tuner.errors import TunerError, UsageError
 from tuner.log import quiet_libraries
 from tuner.study import Snapshot, load
+from tuner.wording import last_words
 
 
 @dataclass(frozen=True)
@@ -39,33 +43,43 @@ def look(study_file: Path, variables: Mapping[str, str]) -> Look:
     read_end, write_end = os.pipe()
     # -B: not even compiled Python is left behind.
     command = [sys.executable, "-B", "-m", "tuner.look", str(write_end), str(study_file)]
-    with subprocess.Popen(  # noqa: S603 - our own module
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        pass_fds=(write_end,),
-        env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **_unwritten_keras(), **variables},
-        text=True,
-        errors="replace",
-    ) as process:
+    with tempfile.TemporaryFile() as written, os.fdopen(read_end, encoding="utf-8") as answers:
+        process = subprocess.Popen(  # noqa: S603 - our own module
+            command,
+            stdin=subprocess.PIPE,  # its end of file tells the process that we died
+            stdout=written,
+            stderr=subprocess.STDOUT,
+            pass_fds=(write_end,),
+            process_group=0,
+            env={"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ, **_unwritten_keras(), **variables},
+        )
         os.close(write_end)
-        output, _ = process.communicate()
-    with os.fdopen(read_end, encoding="utf-8") as answers:
-        answer = json.loads(answers.readline() or "null")
+        try:
+            answer = json.loads(answers.readline() or "null")
+            if answer is None:
+                process.wait()
+        finally:
+            _end(process)  # with all that it started
+        written.seek(0)
+        output = written.read().decode(errors="replace").splitlines()
     if answer is None:
         code = process.returncode
         end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        words = " | ".join(output.strip().splitlines()[-2:]) or "nothing"
         raise UsageError(
             f"The study file {study_file} ended its process while it was loaded ({end}); it "
-            f"wrote: {words}. Mend it and run again."
+            f"wrote: {last_words(output)}. Mend it and run again."
         )
     if "error" in answer:
         raise UsageError(answer["error"])
     return Look(
         Snapshot.from_json(answer["snapshot"]), [Kept(**kept) for kept in answer["footprint"]]
     )
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def _unwritten_keras() -> dict[str, str]:
@@ -76,6 +90,10 @@ def _unwritten_keras() -> dict[str, str]:
 
 def main(answer_fd: int, study_file: Path) -> None:
     """Load the study file of this process, and answer."""
+    lifeline = os.dup(0)
+    with open(os.devnull) as nothing:  # noqa: PTH123 - the study's code must not read our pipe
+        os.dup2(nothing.fileno(), 0)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     quiet_libraries()
     try:
         definition = load(study_file)
@@ -87,6 +105,12 @@ def main(answer_fd: int, study_file: Path) -> None:
         answer = {"error": str(error)}
     with os.fdopen(answer_fd, "w", encoding="utf-8") as answers:
         answers.write(json.dumps(answer) + "\n")
+
+
+def _end_with(lifeline: int) -> None:
+    """End this process, and all that the study has started, when its parent has ended."""
+    os.read(lifeline, 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

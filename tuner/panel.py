@@ -24,6 +24,8 @@ PARAMS_LINES = 3
 MOST_BAR = 60
 # A bar of one-time work has so many characters.
 WORK_BAR = 12
+# A trial that has reported nothing is said to be starting for so long, in seconds.
+STARTING_SECONDS = 5.0
 # Longer names of other hosts are cut.
 LONGEST_HOST = 20
 
@@ -70,10 +72,11 @@ def sparkline(values: Sequence[float]) -> str:
         return ""
     if min(values) > 0:
         values = [math.log(value) for value in values]
+    values = [value / 2 for value in values]  # so that no difference is infinite
     low, high = min(values), max(values)
     top = len(BLOCKS) - 1
     return "".join(
-        BLOCKS[round(top * (value - low) / (high - low)) if high > low else 0] for value in values
+        BLOCKS[round((value - low) / (high - low) * top) if high > low else 0] for value in values
     )
 
 
@@ -259,7 +262,8 @@ def _number(row: _Row, _board: Scoreboard | None) -> str:
 
 def _progress(row: _Row, board: Scoreboard | None) -> str:
     if row.trial is None or board is None or row.trial.step is None:
-        return "starting"
+        long = row.trial is not None and (row.trial.seconds or 0.0) > STARTING_SECONDS
+        return "running" if long else "starting"
     return board.step(row.trial.step)
 
 

@@ -200,18 +200,22 @@ PRUNERS: Mapping[str, Callable[[Snapshot], pruners.BasePruner]] = {
 def rungs(name: str, snapshot: Snapshot) -> list[list[int]]:
     """The steps at which a pruner lets the best third of the trials go on.
 
+    A trial that has reported its last step is judged no more, see `tuner.finetune`; an objective
+    that asks there, too, can still be pruned.
+
     Returns:
         For each bracket its rungs in order; asha has one bracket, hyperband several, the others
         none. Without a greatest step, the first three rungs.
     """
-    last = snapshot.max_step or REDUCTION_FACTOR**2 + 1
+    last = snapshot.max_step or REDUCTION_FACTOR**2
     steps: list[int] = []
-    while REDUCTION_FACTOR ** len(steps) < last:
+    while REDUCTION_FACTOR ** len(steps) <= last:
         steps.append(REDUCTION_FACTOR ** len(steps))
     if name == "asha":
         return [steps]
     if name == "hyperband":
-        brackets = math.floor(math.log(last, REDUCTION_FACTOR) + 1e-9) + 1
+        # Optuna's own expression, in floats: at 243 it gives one bracket less than there might be.
+        brackets = math.floor(math.log(last, REDUCTION_FACTOR)) + 1
         return [steps[bracket:] for bracket in range(brackets)]
     return []
 

@@ -15,7 +15,7 @@ from tuner.flags import Given
 from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
-from tuner.wording import closest, redact
+from tuner.wording import closest, redact_value
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
 DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
@@ -88,10 +88,13 @@ def resolve_run(given: Given) -> RunSettings:
     trials = values["trials"]
     study = values["study_name"] or study_file.stem
     workers = min(_or(values["workers"], default_workers()), trials)
-    if workers == 0 and values["trial_timeout"] is not None:
+    trial_timeout = values["trial_timeout"]
+    if workers == 0 and not given.by_flag("trial_timeout"):
+        trial_timeout = None  # it may stay in tuner.toml while one debugs
+    if workers == 0 and trial_timeout is not None:
         raise UsageError(
-            f"{given.subject('trial_timeout')} {values['trial_timeout']:g} needs worker processes "
-            f"that can be killed, and {given.subject('workers')} is 0; leave one of them out."
+            f"--trial-timeout {trial_timeout:g} needs worker processes that can be killed, and "
+            f" {given.subject('workers')} is 0; leave one of them out."
         )
     if len(study) > LONGEST_STUDY_NAME:
         raise UsageError(
@@ -110,10 +113,10 @@ def resolve_run(given: Given) -> RunSettings:
         pruner=_registered("pruner", DEFAULT_PRUNER, PRUNERS, given),
         precision=values["precision"] or AUTO,
         artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
-        cache_dir=_folder("cache_dir", str(cache.default_folder()), given),
+        cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         timeout=values["timeout"],
-        trial_timeout=values["trial_timeout"],
+        trial_timeout=trial_timeout,
         max_failures=_or(values["max_failures"], _allowed_failures(trials)),
         detach=values["detach"],
         quiet=bool(values["quiet"]),
@@ -160,7 +163,7 @@ def resolve_daemon(given: Given) -> DaemonSettings:
         studies=frozenset(values["study"]),
         workers=_or(values["workers"], default_workers()),
         artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
-        cache_dir=_folder("cache_dir", str(cache.default_folder()), given),
+        cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         verbose=values["verbose"],
     )
@@ -180,18 +183,35 @@ def _registered(kind: str, default: str, registry: Mapping[str, object], given: 
     name = given.values[kind] or default
     if name not in registry:
         raise UsageError(
-            f"{given.subject(kind)} is {name!r}, and there is no such {kind}; "
+            f"{given.subject(kind)} is {redact_value(repr(name))}, and there is no such {kind}; "
             f"{closest(name, registry)}"
         )
     return str(name)
+
+
+def _cache_dir(given: Given) -> Path:
+    if given.values["cache_dir"] is not None:
+        return _folder("cache_dir", "", given)
+    try:
+        return cache.default_folder().absolute()
+    except RuntimeError as error:
+        raise UsageError(
+            "There is no home directory for the cache; name a folder with --cache-dir."
+        ) from error
 
 
 def _folder(name: str, default: str, given: Given) -> Path:
     """An absolute folder, which need not be there."""
     text = given.values[name] or default
     path = Path(os.path.expanduser(text)).absolute()  # noqa: PTH111 - an unknown ~user stays
-    shown = redact(repr(text))
-    if "://" in text or shown != repr(text) or (path.exists() and not path.is_dir()):
+    shown = redact_value(repr(text))
+    try:
+        is_file = path.exists() and not path.is_dir()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise UsageError(
+            f"{given.subject(name)} is {shown}, which cannot be used: {error.strerror}."
+        ) from error
+    if "://" in text or shown != repr(text) or is_file:
         raise UsageError(
             f"{given.subject(name)} is {shown}, which is no folder; name one, or one to be made."
         )

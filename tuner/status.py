@@ -35,7 +35,7 @@ def status(study: str | None, storage: str | None, format: str | None) -> None: 
     from tuner.settings import resolve_storage  # noqa: PLC0415
     from tuner.storage import find_study, open_database, read_overviews  # noqa: PLC0415
 
-    with contextlib.closing(open_database(resolve_storage(storage), create=False)) as database:
+    with contextlib.closing(open_database(resolve_storage(storage), read_only=True)) as database:
         study_id = None if study is None else find_study(database, study)
         studies = read_overviews(database, study_id)
     if format == "json":

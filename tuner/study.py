@@ -26,7 +26,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,15 +43,13 @@ DEFAULT_METRIC = "value"
 DEFAULT_DIRECTION = "minimize"
 DIRECTIONS = ("minimize", "maximize")
 
-# What a slip of one of these names would hold: such a name gets an error instead of silence.
+# What a slip of one of these names would hold: such a name gets an error instead of silence. Not of
+# numbers: batches_per_epoch and max_steps are good names of other things.
 _LOOKS_LIKE: Mapping[str, Callable[[object], bool]] = {
     "space": lambda value: (
         isinstance(value, dict) and any(isinstance(it, BaseDistribution) for it in value.values())
     ),
-    "metric": lambda value: isinstance(value, str),
     "direction": lambda value: value in DIRECTIONS if isinstance(value, str) else False,
-    "max_step": lambda value: isinstance(value, int),
-    "steps_per_epoch": lambda value: isinstance(value, int),
     "prepare": callable,
     "footprint": callable,
 }
@@ -145,7 +143,7 @@ def find_file(name_or_path: str) -> Path:
     """
     is_path = name_or_path.endswith(".py") or "/" in name_or_path
     path = Path(name_or_path) if is_path else STUDIES_DIRECTORY / f"{name_or_path}.py"
-    if path.is_file():
+    if _is_file(path):
         return path
     if is_path:
         raise UsageError(f"There is no study file {name_or_path}; check the path.")
@@ -158,6 +156,13 @@ def find_file(name_or_path: str) -> Path:
     close = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}."
     raise UsageError(f"There is no study {name_or_path!r} ({path} does not exist); {hint}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise UsageError(f"The study file {path} cannot be read: {error.strerror}.") from error
 
 
 def load(path: Path) -> Definition:
@@ -200,7 +205,7 @@ def load(path: Path) -> Definition:
         objective,
         space,
         lambda: _call(path, "prepare", prepare),
-        lambda: list(_call(path, "footprint", footprint) or ()),
+        lambda: _checked_footprint(path, _call(path, "footprint", footprint)),
         snapshot,
     )
 
@@ -275,6 +280,16 @@ def _refuse_two_studies(path: Path, text: bytes) -> None:
         )
 
 
+def _checked_footprint(path: Path, kept: object) -> list[Kept]:
+    if kept is None:
+        return []
+    if not isinstance(kept, list | tuple) or not all(isinstance(it, Kept) for it in kept):
+        raise UsageError(
+            f"footprint() in {path} returned {kept!r}; it takes a list of tuner.cache.Kept."
+        )
+    return [replace(it, size=int(it.size)) for it in kept]
+
+
 def _checked_function(
     path: Path, name: str, declared: Mapping[str, object]
 ) -> Callable[[], Any] | None:
@@ -315,7 +330,7 @@ def _space_as_json(path: Path, space: dict[str, BaseDistribution]) -> dict[str, 
 
 
 def _checked_metric(path: Path, metric: object) -> str:
-    if not isinstance(metric, str) or not metric:
+    if not isinstance(metric, str) or not metric or not metric.isprintable():
         raise UsageError(f'metric in {path} is {metric!r}; write a name, for example "val_error".')
     return metric
 

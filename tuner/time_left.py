@@ -83,7 +83,9 @@ def estimate(
 def _mean(ended: Sequence[Ended], running: Sequence[float], recent: int) -> float:
     """The mean duration by the seconds spent since the first of the recent trials could begin."""
     before = len(ended) - recent
-    window = ended[before - 1].ago if before else math.inf
+    # Of trials that ended together, none before the others, the window would be empty.
+    least = statistics.median(trial.seconds for trial in ended[before:])
+    window = max(ended[before - 1].ago, least) if before else math.inf
     spent = sum(min(trial.seconds, window - trial.ago) for trial in ended[before:])
     return (spent + sum(min(seconds, window) for seconds in running)) / recent
 

@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 import click
 
-from tuner.wording import closest, redact
+from tuner.wording import closest, redact_value
 
 MOST_WHOLE = 2**31 - 1  # what every database's integer holds
+MOST_AMOUNT = 1e9
 
 _SWITCH_WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -21,10 +22,9 @@ _SWITCH_WORDS = {
 
 def text(value: Any) -> str:
     """Any text that is not empty."""
-    good = isinstance(value, str) and value.strip() and "\0" not in value
-    if not good or value != value.encode("utf-8", "replace").decode("utf-8"):
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
         _refuse(value, "give a text")
-    return str(value)
+    return value
 
 
 def whole(least: int, otherwise: str = "") -> Callable[[Any], int]:
@@ -62,7 +62,9 @@ def amount(unit: str, *, zero: bool = False) -> Callable[[Any], float]:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not (math.isfinite(number) and (number > 0 or (zero and number == 0))):
+        if number > MOST_AMOUNT:
+            _refuse(value, f"give a number of {unit} up to {MOST_AMOUNT:,.0f}")
+        if not (number > 0 or (zero and number == 0)):
             _refuse(value, f"give a number of {unit} {'from 0 on' if zero else 'above 0'}")
         return number
 
@@ -91,4 +93,4 @@ def switch(value: Any) -> bool:
 def _refuse(value: object, remedy: str) -> NoReturn:
     """Say what is wrong with a value; click adds whose it is."""
     end = "" if remedy.endswith("?") else "."
-    raise click.BadParameter(f"is {redact(repr(value))}; {remedy}{end}")
+    raise click.BadParameter(f"is {redact_value(repr(value))}; {remedy}{end}")

@@ -3,17 +3,17 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-# Where a password ends with an @: in scheme://user:SECRET@host, with whatever a slip has put into
-# it; in the same with a slip in what comes before; and in a value in quotes, with spaces in it.
-_PASSWORDS = (
-    re.compile(r"(?P<head>://[^/@:]*:)[^\n]*@"),
-    re.compile(r"(?<![^\s:/@'\"])(?P<head>[^\s:/@'\"]*:)(?!//)\S*@"),
-    re.compile(r"(?P<head>'[^'\n]*?:)(?!//)[^'\n]*@"),
-    re.compile(r'(?P<head>"[^"\n]*?:)(?!//)[^"\n]*@'),
-)
-_PASSWORD_OPTION = re.compile(r"(?P<head>\b\w*passw(?:or)?d=)[^&\s'\"]*", re.IGNORECASE)
+# In scheme://user:SECRET@host, within one word of a sentence.
+_PASSWORD = re.compile(r"(?P<head>://[^\s/@:]{0,100}:)\S{0,500}@")
+# In a value: up to its last @, whatever a slip has put into it; and without an @, where what
+# follows the colon is no port.
+_PASSWORD_IN_VALUE = re.compile(r"(?P<head>:)(?!//).*@", re.DOTALL)
+_PASSWORD_AT_END = re.compile(r"(?P<head>://[^/@:]*:)(?!\d*(?:[/?'\"]|$)).*", re.DOTALL)
+_PASSWORD_OPTION = re.compile(r"(?P<head>\b\w{0,20}passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
+# Of what a process wrote, so many lines are told, each cut at so many characters.
+LAST_LINES, LONGEST_LINE = 3, 200
 # A range within so many times its middle, to each side, is told as one number.
 _NARROW = 1.15
 _ASCII = str.maketrans({"·": "-", "…": "~", "¼": ".25", "½": ".5", "¾": ".75"})
@@ -106,6 +106,13 @@ def count(amount: int, noun: str) -> str:
     return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
 
 
+def last_words(lines: Sequence[str]) -> str:
+    """The end of what a process wrote, in one line of bounded length."""
+    last = [line.strip() for line in lines[-LAST_LINES:] if line.strip()]
+    cut = [line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 3]}..." for line in last]
+    return " | ".join(cut) or "nothing"
+
+
 def closest(name: str, known: Iterable[str]) -> str:
     """What to say about an unknown name: the closest known one, or all of them."""
     names = list(known)
@@ -119,7 +126,14 @@ def closest_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def redact(text: str) -> str:
-    """The text with every password of a URL in it replaced by ``***``."""
-    for pattern in _PASSWORDS:
-        text = pattern.sub(r"\g<head>***@", text)
+    """A sentence, with every password of a URL in it replaced by ``***``."""
+    text = _PASSWORD.sub(r"\g<head>***@", text)
+    return _PASSWORD_OPTION.sub(r"\g<head>***", text)
+
+
+def redact_value(text: str) -> str:
+    """A value that somebody gave, perhaps a URL with slips, without anything like a password."""
+    text = _PASSWORD_IN_VALUE.sub(r"\g<head>***@", text)
+    if "***@" not in text:
+        text = _PASSWORD_AT_END.sub(r"\g<head>***", text)
     return _PASSWORD_OPTION.sub(r"\g<head>***", text)

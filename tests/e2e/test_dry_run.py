@@ -1,8 +1,10 @@
 """`--dry-run` says what a run would do, and touches nothing."""
 
 import re
+import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 import sqlalchemy
 
@@ -99,6 +101,38 @@ def test_the_samples_are_those_of_the_run_and_an_old_study_goes_on(tmp_path: Pat
     refused = run(*asked[:4], "--seed", "5", "--trials", "13", "--dry-run")
     assert refused.returncode == 2
     assert "was begun with --seed 4" in refused.stderr
+
+
+def test_a_log_that_a_kill_has_left_stays(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    asked = ("--study", PARABOLOID, "--storage", url, "--workers", "1")
+    assert run(*asked, "--trials", "3").returncode == 0
+    held = sqlite3.connect(tmp_path / "tuner.db")
+    held.execute("SELECT count(*) FROM trials").fetchall()  # it keeps the log
+    assert run(*asked, "--trials", "6").returncode == 0
+    left = {name: (tmp_path / name).read_bytes() for name in ("tuner.db", "tuner.db-wal")}
+    held.close()
+    for name, content in left.items():
+        (tmp_path / name).write_bytes(content)
+    before = contents(tmp_path)
+    assert len(before["tuner.db-wal"]) > 0
+    later = run(*asked, "--trials", "9", "--dry-run")
+    assert "9 trials, 6 there already" in later.stdout, later.stderr
+    after = contents(tmp_path)
+    assert {name: after[name] for name in before} == before
+
+
+def test_trials_that_wait_are_shown_first(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    asked = ("--study", PARABOLOID, "--storage", url, "--seed", "4", "--workers", "1")
+    assert run(*asked, "--trials", "2").returncode == 0
+    study = optuna.load_study(study_name="paraboloid", storage=url)
+    study.enqueue_trial({"x": 1.5, "y": -2.5})
+    shown = samples(run(*asked, "--trials", "5", "--dry-run").stdout)
+    assert shown[0] == {"trial": "2", "x": "1.5", "y": "-2.5"}
+    assert run(*asked, "--trials", "5").returncode == 0
+    real = [t.params for t in optuna.load_study(study_name="paraboloid", storage=url).trials]
+    assert shown[1]["x"] == wording.number(real[3]["x"])
 
 
 def test_a_server_gets_no_table(database_url: str) -> None:

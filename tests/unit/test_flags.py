@@ -69,6 +69,16 @@ def test_flag_then_environment_then_file_then_default(
     assert parsed("--format", "table", of=status).values["format"] == "table"
 
 
+def test_a_file_from_windows_is_read(tmp_path: Path) -> None:
+    (tmp_path / "tuner.toml").write_bytes(b"\xef\xbb\xbfworkers = 2\r\npruner = 'none'\r\n")
+    assert parsed(*NEEDED).values["workers"] == 2
+
+
+def test_a_switch_that_is_no_word_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNER_QUIET", "maybe")
+    assert said(*NEEDED) == "TUNER_QUIET is 'maybe'; write true or false."
+
+
 def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNER_WORKERS", "")
     monkeypatch.setenv("TUNER_QUIET", "no")
@@ -145,7 +155,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ((*NEEDED, "--trials", str(2**40)), "give a whole number up to 2,147,483,647."),
         ((*NEEDED, "--workers", "-1"), "--workers is '-1'; give a whole number from 0 (0 runs"),
         ((*NEEDED, "--timeout", "nan"), "--timeout is 'nan'; give a number of seconds above 0."),
-        ((*NEEDED, "--timeout", "inf"), "--timeout is 'inf'; give a number of seconds above 0."),
+        (
+            (*NEEDED, "--timeout", "inf"),
+            "--timeout is 'inf'; give a number of seconds up to 1,000,000,000.",
+        ),
         ((*NEEDED, "--cache-gb", "-1"), "is '-1'; give a number of gigabytes from 0 on."),
         ((*NEEDED, "--precision", "float16"), "is 'float16'; did you mean 'bfloat16'?"),
         ((*NEEDED, "--max-failures", "x"), "--max-failures is 'x'; give a whole number from 0."),

@@ -77,7 +77,7 @@ def test_a_line_for_each_worker_with_trial_epoch_value_and_seconds() -> None:
     assert lines[1] == "5 complete · 32 pruned · 0 failed · 5 running"
     assert lines[3:9] == [
         "  worker 1         trial 37  epoch 2/5   val_error 0.0123  1 min 12 s",
-        "  worker 2         trial 39  starting                      1 min 12 s",
+        "  worker 2         trial 39  running                       1 min 12 s",
         "  worker 3         waiting for a trial  3 s",
         "  worker 4         trial 40  computing features  ━━━━━━──────  50 %, about 4 s left",
         "  there 12         trial 38  epoch 1¼/5  val_error 0.0123  1 min 12 s",
@@ -171,3 +171,10 @@ def test_epochs_in_words(step: int, per_epoch: int | None, words: str) -> None:
 def test_steps_and_epochs_without_an_end() -> None:
     assert wording.progress_of(8, None, None) == "step 8"
     assert wording.progress_of(6, None, 4) == "epoch 1½"
+
+
+@pytest.mark.parametrize("values", [[1e308, -1e308], [5e-324, 1e308], [-1e308, 0.0, 1e308]])
+def test_a_sparkline_of_extremes(values: list[float]) -> None:
+    drawn = panel.sparkline(values)
+    assert len(drawn) == len(values)
+    assert {panel.BLOCKS[0], panel.BLOCKS[-1]} <= set(drawn)

@@ -11,6 +11,7 @@ from optuna.distributions import (
     IntDistribution,
     distribution_to_json,
 )
+from optuna.trial import TrialState
 
 from tuner.errors import UsageError
 from tuner.search import (
@@ -21,6 +22,7 @@ from tuner.search import (
     grid_of,
     make_pruner,
     make_sampler,
+    rungs,
 )
 from tuner.study import Snapshot
 from tuner.wording import closest
@@ -150,3 +152,31 @@ def test_the_grid_lists_values() -> None:
 def test_the_closest_name_is_offered() -> None:
     assert closest("hyperbnd", PRUNERS) == "did you mean 'hyperband'?"
     assert closest("zzz", PRUNERS).startswith("choose one of: asha, percentile")
+
+
+@pytest.mark.parametrize("max_step", [*range(1, 100), 242, 243, 244, 729, 2000])
+def test_the_rungs_are_the_pruners(max_step: int) -> None:
+    snapshot = Snapshot(None, "value", "minimize", max_step, "s.py", "h")
+    study = optuna.create_study()
+    pruner = make_pruner("hyperband", snapshot)
+    pruner._try_initialization(study)  # type: ignore[attr-defined]
+    assert len(rungs("hyperband", snapshot)) == pruner._n_brackets  # type: ignore[attr-defined]
+    (steps,) = rungs("asha", snapshot)
+    assert steps == [3**k for k in range(8) if 3**k <= max_step]
+
+
+def test_asha_judges_at_its_rungs_alone() -> None:
+    snapshot = Snapshot(None, "value", "minimize", 9, "s.py", "h")
+    study = optuna.create_study(pruner=make_pruner("asha", snapshot))
+    pruned_at = set()
+    for number in range(60):
+        trial = study.ask()
+        for step in range(1, 10):
+            trial.report(float(number), step)  # each is worse than all before it
+            if trial.should_prune():
+                pruned_at.add(step)
+                break
+        study.tell(trial, float(number), state=TrialState.COMPLETE)
+    (steps,) = rungs("asha", snapshot)
+    assert pruned_at <= set(steps)
+    assert 1 in pruned_at

@@ -1,5 +1,6 @@
 """Settings, URLs, words, machine and seeds."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from tuner import environment, machine, seeds, settings, wording
 from tuner.errors import UsageError
 from tuner.flags import Given, Source
 from tuner.storage.urls import resolve
-from tuner.wording import redact
+from tuner.wording import redact, redact_value
 
 VALUES: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
@@ -65,6 +66,9 @@ def test_a_time_limit_for_trials_needs_processes() -> None:
     assert resolved(trial_timeout=3.0).trial_timeout == 3.0
     with pytest.raises(UsageError, match="--trial-timeout 3 needs worker processes"):
         resolved(trial_timeout=3.0, workers=0)
+    values = {**VALUES, "trial_timeout": 3.0, "workers": 0}
+    from_file = Given(values, {"trial_timeout": Source.FILE, "workers": Source.FLAG})
+    assert settings.resolve_run(from_file).trial_timeout is None
 
 
 def test_no_more_workers_than_trials() -> None:
@@ -138,10 +142,63 @@ def test_wrong_urls_get_a_sentence_without_the_password(text: str) -> None:
     ],
 )
 def test_passwords_are_redacted(text: str) -> None:
-    shown = redact(text)
-    assert "secret" not in shown
-    assert "cret" not in shown
-    assert "***@host" in shown
+    for hide in (redact, redact_value):
+        shown = hide(text)
+        assert "secret" not in shown
+        assert "cret" not in shown
+        assert "***@host" in shown
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "mysql://root@h/test: (1045, 'Access denied for user root@h (using password: YES)')",
+        "KeyError: http://localhost:8080/data not found, ask admin@example.org",
+        "line 3: SyntaxError: bad:@decorator, loss:0.3@step4",
+        "The storage 'x' is not a database URL; write for example postgresql://user@host/database.",
+    ],
+)
+def test_sentences_without_a_password_stay_as_they_are(sentence: str) -> None:
+    assert redact(sentence) == sentence
+
+
+def test_the_rest_of_a_sentence_with_a_password_stays() -> None:
+    denied = "cannot be used: Access denied for user 'root'@'127.0.0.1' (using password: YES)"
+    said = redact(f"The database mysql+pymysql://root:s3cr3t@127.0.0.1/test {denied}.")
+    assert said == f"The database mysql+pymysql://root:***@127.0.0.1/test {denied}."
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["postgresql//me:s3cr3t@h", "postgresql:/me:s3 cr3t@h", "postgresql:///me:s3cr3t@h/d",
+     "//:s3cr3t@h", "postgresql://me:s3cr3t", "'postgresql://me:s3'cr3t@h'", "me:s3cr3t@h",
+     "mysql://h/d?password=s3'cr3t&x=1"],
+)  # fmt: skip
+def test_a_value_with_slips_shows_no_password(value: str) -> None:
+    shown = redact_value(value)
+    assert "s3" not in shown
+    assert "cr3t" not in shown
+
+
+@pytest.mark.parametrize(
+    "value", ["postgresql://me@host:5432/db", "sqlite:///tuner.db", "'postgresql://host:5432'"]
+)
+def test_a_value_without_a_password_stays_as_it_is(value: str) -> None:
+    assert redact_value(value) == value
+
+
+def test_redacting_takes_no_time_on_long_texts() -> None:
+    began = time.monotonic()
+    for piece in ("a: ", "k: 1, ", "://x:", "a:", "x", "'"):
+        redact(f"'{piece * 60_000}")
+    assert time.monotonic() - began < 5.0  # it was a minute
+
+
+def test_last_words_are_bounded() -> None:
+    words = wording.last_words(["first", "", "  x" * 100_000, "ValueError: no"])
+    assert words.endswith("... | ValueError: no")
+    assert len(words) < 300
+    assert wording.last_words([]) == "nothing"
 
 
 def test_passwords_in_options_are_redacted() -> None:

@@ -51,7 +51,6 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
         ("objective = 3\n", "no function objective"),
         (GOOD + GOOD, "defines objective more than once \\(lines \\d+ and \\d+\\)"),
         (GOOD + SPACE + "spaec = space\ndel space\n", "the name 'spaec'; did you mean 'space'"),
-        (GOOD + "max_steps = 4\n", "the name 'max_steps'; did you mean 'max_step'"),
         (GOOD + "def prepair(): ...\n", "the name 'prepair'; did you mean 'prepare'"),
         (GOOD + "space = {}\n", "space in .* is {}"),
         (GOOD + "space = {'x': (0, 1)}\n", "maps 'x' to \\(0, 1\\)"),
@@ -79,7 +78,12 @@ def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str
 
 
 def test_names_that_hold_something_else_are_no_slips(write_study: Write) -> None:
-    load(write_study(GOOD + "spaces = [1]\nmetrics = {}\nprepared = 3\ndirections = (1, 2)\n"))
+    load(
+        write_study(
+            GOOD
+            + "spaces = [1]\nprepared = 3\ndirections = (1, 2)\nmax_steps = 4\nbatches_per_epoch = 9\n"
+        )
+    )
 
 
 def test_a_study_may_change_the_directory(

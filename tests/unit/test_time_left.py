@@ -103,3 +103,12 @@ def test_how_far_work_is() -> None:
     assert how_far(0.01, 6.2) == "1 %"
     assert how_far(0.5, 0.2) == "50 %"
     assert how_far(1.0, 9.0) == "100 %"
+
+
+@pytest.mark.parametrize(("ended", "workers", "missing"), [(12, 12, 88), (16, 2, 200)])
+def test_trials_that_end_together_are_not_taken_for_short_ones(
+    ended: int, workers: int, missing: int
+) -> None:
+    found = estimate([Ended(60.0, 0.0)] * ended, [0.0] * workers, missing=missing, workers=workers)
+    assert found is not None
+    assert found.low < 60.0 * missing / workers < found.high

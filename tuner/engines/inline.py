@@ -59,12 +59,11 @@ class InlineEngine:
 
     def start(self) -> None:
         """Prepare the study, as a worker process does."""
-        interrupt.clear()
         self._definition.prepare()
 
     def assign(self, assignment: Assignment) -> None:
         """Be ready to take trials."""
-        self._database = open_database(self._storage)
+        self._database = open_database(self._storage, patient=True)
         self._work = Worker(self._definition, assignment, self._database, self._me).work()
 
     def poll(self, seconds: float) -> list[Event]:  # noqa: ARG002 - the interface's argument

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from tuner import wording
 from tuner.errors import TunerError
 from tuner.storage import Owner
 from tuner.study import Snapshot
@@ -40,7 +41,7 @@ class Gone:
 
     def last_words(self) -> str:
         """The end of its output in one line."""
-        return " | ".join(line.strip() for line in self.output[-3:] if line.strip()) or "nothing"
+        return wording.last_words(self.output)
 
 
 @dataclass(frozen=True)

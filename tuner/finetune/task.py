@@ -129,7 +129,8 @@ class FineTune:
             found = features.footprint(trainer.model, self.stages[:count], self._images)
             if found is not None:
                 what = f"features behind {self.stages[count - 1]}"
-                kept.append(Kept(what, found[1], there=base is not None and found[0].exists()))
+                there = base is not None and found[0].exists()
+                kept.append(Kept(what, found[1], there=there, bounded=True))
         freeze(trainer.model, ())
         # Weights, and two slots of each as adam has them.
         return [*kept, Kept("checkpoints", 3 * size, each_worker=True)]

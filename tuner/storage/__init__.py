@@ -37,11 +37,12 @@ from tuner.storage.studies import (
     record_environment,
     register,
 )
-from tuner.storage.urls import absolute_address
+from tuner.storage.urls import Address, address_of
 
 __all__ = [
     "ANOTHER_PROGRAM",
     "REACHED",
+    "Address",
     "BestTrial",
     "Claim",
     "Claims",
@@ -60,7 +61,7 @@ __all__ = [
     "StudyPreview",
     "StudyProgress",
     "StudyRecord",
-    "absolute_address",
+    "address_of",
     "change_request",
     "close_reached",
     "count_diverged",

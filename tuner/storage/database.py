@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy
@@ -22,8 +23,7 @@ from tuner.errors import NoDatabase, StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
 from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import claims, metadata
-from tuner.storage.urls import absolute, resolve
-from tuner.wording import redact
+from tuner.storage.urls import Address, address_of, resolve
 
 # How long a writer waits for another one, in seconds. SQLite has one writer at a time.
 SQLITE_BUSY_SECONDS = 30
@@ -87,25 +87,31 @@ class Database:
         self.backend.engine.dispose()
 
 
-def open_database(address: str, *, create: bool = True, patient: bool = False) -> Database:
+def open_database(
+    address: str | Address, *, create: bool = True, read_only: bool = False, patient: bool = False
+) -> Database:
     """Open a database and create the tables that are missing.
 
     Args:
-        address: a storage URL as the user writes it, see `tuner.storage.urls.resolve`.
-        create: make the file and tables that are not there; commands that only look do not.
+        address: a storage URL as the user writes it, see `tuner.storage.urls.resolve`; or what it
+            meant in the directory where it was written.
+        create: make the file and tables that are not there.
+        read_only: only look: nothing is made or written, not even by SQLite's housekeeping.
         patient: wait while a server is away, as a process does that helps with a running study.
 
     Raises:
         UsageError: the URL is wrong.
-        NoDatabase: with ``create=False``, nothing is there.
+        NoDatabase: there is nothing, and nothing is to be made.
         StorageError: the database cannot be reached, is not ours, or has another schema.
     """
-    url = resolve(address)
-    shown = redact(url.render_as_string(hide_password=True))
+    if isinstance(address, str):
+        address = address_of(address)
+    create = create and not read_only
+    url, shown = resolve(address.secret), address.shown
     patience = Patience(shown)
-    url = absolute(url)
     if url.drivername == "sqlite":
         _prepare_sqlite_file(url, create=create)
+        url = _read_only(url) if read_only else url
     try:
         with storage_errors(shown):
             if patient:
@@ -121,10 +127,9 @@ def open_database(address: str, *, create: bool = True, patient: bool = False) -
         raise UsageError(
             f"The storage {shown} has an option that its driver does not take: {error}."
         ) from error
-    secret = url.render_as_string(hide_password=False)
     with storage_errors(shown):
         has_claims = create or sqlalchemy.inspect(backend.engine).has_table(claims.name)
-    return Database(_CachedStorage(backend), backend, shown, secret, has_claims)
+    return Database(_CachedStorage(backend), backend, shown, address.secret, has_claims)
 
 
 @contextmanager
@@ -257,6 +262,12 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
     WAL lets readers go on while a worker writes. The mode stays in the file.
     """
     path = Path(str(url.database))
+    try:
+        path.exists()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise StorageError(
+            f"The database {path} cannot be used: {error.strerror}; name another file."
+        ) from error
     if path.is_dir():
         raise StorageError(f"The database {path} is a directory; name a file in it.")
     if not path.parent.is_dir():
@@ -276,11 +287,13 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
             "postgresql:// or mysql://."
         )
     try:
-        with sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS) as connection:
-            if create:
+        if create:
+            with sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("BEGIN IMMEDIATE")
-            else:  # a look needs no lock, and need not be allowed to write
+        else:  # a look needs no lock, and need not be allowed to write
+            address = f"file:{quote(str(path))}?mode=ro&immutable=1"
+            with sqlite3.connect(address, uri=True) as connection:
                 connection.execute("PRAGMA schema_version")
         connection.close()
     except sqlite3.DatabaseError as error:
@@ -288,6 +301,19 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
             f"The database {path} cannot be used: {error}. Check that it is a SQLite file, that "
             "it and its directory can be written, or name another file."
         ) from error
+
+
+def _read_only(url: URL) -> URL:
+    """A SQLite file whose connections cannot write, nor fold its log into it when they close.
+
+    Where there is no log, nobody has the file open, and SQLite need not lock it
+    (sqlite.org/uri.html).
+    """
+    path = str(url.database)
+    query = {"uri": "true", "mode": "ro"}
+    if not Path(f"{path}-wal").exists():
+        query["immutable"] = "1"
+    return url.set(database=f"file:{quote(path)}", query=query)
 
 
 def _set_sqlite_pragmas(connection: sqlite3.Connection, _record: object) -> None:

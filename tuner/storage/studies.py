@@ -180,7 +180,8 @@ def _check_seed(session: Session, study_id: int, name: str, seed: int | None) ->
     if seed is not None and seed != stored:
         raise UsageError(
             f"The study {name!r} was begun with --seed {stored}, and {seed} would not reproduce "
-            f"its trials; leave --seed out, or choose another name with --study-name."
+            "its trials; give none (--seed, TUNER_SEED, seed in tuner.toml), or choose another "
+            "name with --study-name."
         )
     return int(stored)
 

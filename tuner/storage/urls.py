@@ -1,12 +1,13 @@
 """Storage URLs: from what the user writes to what SQLAlchemy connects to."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import UsageError
-from tuner.wording import redact
+from tuner.wording import redact_value
 
 # What the user writes -> SQLAlchemy's dialect and driver. Drivers named outright are kept.
 DRIVERS = {
@@ -39,14 +40,14 @@ def resolve(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError) as error:
         raise UsageError(
-            f"The storage {redact(text)!r} is not a database URL; write for example "
+            f"The storage {redact_value(text)!r} is not a database URL; write for example "
             "sqlite:///tuner.db or postgresql://user:password@host/database."
         ) from error
     driver = DRIVERS.get(url.drivername)
     if driver is None:
         raise UsageError(
-            f"The storage {redact(text)!r} names the database {url.drivername!r}, which is not "
-            "supported; use sqlite, postgresql or mysql."
+            f"The storage {redact_value(text)!r} names the database {url.drivername!r}, which is "
+            "not supported; use sqlite, postgresql or mysql."
         )
     if driver == "sqlite" and url.database in {None, "", ":memory:"}:
         raise UsageError(
@@ -55,12 +56,12 @@ def resolve(text: str) -> URL:
         )
     if "@" in (url.host or ""):
         raise UsageError(
-            f"The storage {redact(text)!r} has a second @ before its host; write an @ in the "
+            f"The storage {redact_value(text)!r} has a second @ before its host; write an @ in the "
             "password as %40."
         )
     if driver != "sqlite" and "@" in (url.database or ""):
         raise UsageError(
-            f"The storage {redact(text)!r} has an @ in the database's name; write it as "
+            f"The storage {redact_value(text)!r} has an @ in the database's name; write it as "
             f"{url.drivername}://user:password@host/database, with an @ in the password as %40."
         )
     return url.set(drivername=driver)
@@ -73,10 +74,25 @@ def absolute(url: URL) -> URL:
     return url.set(database=str(Path(str(url.database)).absolute()))
 
 
-def absolute_address(text: str) -> str:
-    """A storage URL as the user writes it, for another process to open: with its password.
+@dataclass(frozen=True)
+class Address:
+    """A storage URL that means the same in every directory.
+
+    Attributes:
+        secret: for another process to open, with its password.
+        shown: as the user may see it.
+    """
+
+    secret: str = field(repr=False)
+    shown: str
+
+
+def address_of(text: str) -> Address:
+    """The address that a storage URL means here.
 
     Raises:
         UsageError: see `resolve`.
     """
-    return absolute(resolve(text)).render_as_string(hide_password=False)
+    url = resolve(text)
+    shown = redact_value(url.render_as_string(hide_password=True))
+    return Address(absolute(url).render_as_string(hide_password=False), shown)
