@@ -67,6 +67,7 @@ def loaded(
     ended_early: list[Gone] = []
     engine, snapshot = _make_engine(settings, address, me)
     if snapshot is not None:
+        _go_on(settings, signals, deadline)
         _check(settings, snapshot)  # before it prepares
     try:
         engine.start()

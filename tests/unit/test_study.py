@@ -78,12 +78,9 @@ def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str
 
 
 def test_names_that_hold_something_else_are_no_slips(write_study: Write) -> None:
-    load(
-        write_study(
-            GOOD
-            + "spaces = [1]\nprepared = 3\ndirections = (1, 2)\nmax_steps = 4\nbatches_per_epoch = 9\n"
-        )
-    )
+    names = ("spaces = [1]", "prepared = 3", "directions = (1, 2)", "max_steps = 4",
+             "batches_per_epoch = 9", "metrics = {}")  # fmt: skip
+    load(write_study(GOOD + "\n".join(names) + "\n"))
 
 
 def test_a_study_may_change_the_directory(
