@@ -60,7 +60,7 @@ def run_study(settings: RunSettings, console: Console) -> None:
     started = time.monotonic()
     address = address_of(settings.storage)  # the study's code may change the directory
     with contextlib.suppress(NoDatabase):  # one that cannot be used is told before all else
-        open_database(address, read_only=True).close()
+        open_database(address, create=False).close()
     interrupt.clear()
     with (
         Signals(inline=settings.workers == 0) as signals,

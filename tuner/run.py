@@ -62,10 +62,10 @@ from tuner.values import text, whole
 def run(**_flags: Any) -> None:
     """Search for the best configuration of a study, with parallel workers on one database.
 
-    The same command goes on where an earlier one stopped, however it stopped. Each flag with a
-    default can also be set by an environment variable (TUNER_WORKERS for --workers; OPTUNA_STORAGE
-    for --storage) or by a line in tuner.toml (workers = 2). A flag comes first, then the variable,
-    then the file.
+    The same command goes on where an earlier one stopped, however it stopped. What is between
+    --workers and --cache-gb, and --quiet, can also be set by an environment variable (TUNER_WORKERS
+    for --workers; OPTUNA_STORAGE for --storage) or by a line in tuner.toml (workers = 2). A flag
+    comes first, then the variable, then the file.
     """
     # Imported here, so that --help does not wait for Optuna.
     from rich.console import Console  # noqa: PLC0415
