@@ -96,7 +96,7 @@ def _go_on(settings: RunSettings, signals: Signals, deadline: float | None) -> N
     if deadline is not None and time.monotonic() >= deadline:
         raise TimedOut(
             f"--timeout {settings.timeout:g} s passed before the study file was loaded and "
-            "prepared; give more, and nothing else need be changed."
+            "prepared; give it more."
         )
 
 

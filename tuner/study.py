@@ -266,13 +266,24 @@ def _refuse_slips(path: Path, declared: Mapping[str, object]) -> None:
 
 
 def _refuse_two_studies(path: Path, text: bytes) -> None:
-    """Of two functions of one name, Python would silently take the last."""
+    """Of two functions of one name, Python would silently take the last.
+
+    Where the name is used, the last one may well build on the first; where it is deleted, it is
+    replaced on purpose.
+    """
+    tree = ast.parse(text)
     lines = [
         node.lineno
-        for node in ast.parse(text).body
+        for node in tree.body
         if isinstance(node, ast.FunctionDef) and node.name == "objective"
     ]
-    if len(lines) > 1:
+    used = any(
+        isinstance(node, ast.Name)
+        and node.id == "objective"
+        and not isinstance(node.ctx, ast.Store)
+        for node in ast.walk(tree)
+    )
+    if len(lines) > 1 and not used:
         places = " and ".join(str(line) for line in lines)
         raise UsageError(
             f"The study file {path} defines objective more than once (lines {places}); a file "

@@ -411,6 +411,9 @@ def test_a_trial_whose_worker_dies_when_it_is_pruned_is_pruned_at_the_same_step(
 KEEPING = """
 import signal
 
+del objective  # another one takes its place
+
+
 def objective(trial):
     attempt = uuid.uuid4().hex[:8]
     x = trial.suggest_float("x", 0, 1)

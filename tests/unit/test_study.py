@@ -77,6 +77,11 @@ def test_a_broken_study_gets_a_sentence(write_study: Write, text: str, says: str
     assert "study.py" in str(caught.value)
 
 
+def test_an_objective_may_build_on_another(write_study: Write) -> None:
+    later = "plain = objective\ndef objective(trial):\n    return -plain(trial)\n"
+    assert load(write_study(GOOD + later)).objective(None) == -1.0  # type: ignore[arg-type]
+
+
 def test_names_that_hold_something_else_are_no_slips(write_study: Write) -> None:
     names = ("spaces = [1]", "prepared = 3", "directions = (1, 2)", "max_steps = 4",
              "batches_per_epoch = 9", "metrics = {}")  # fmt: skip
