@@ -332,7 +332,7 @@ class Supervisor:
         """Let every worker hand back; kill those that do not in time, and hand back for them."""
         self.engine.drain()
         if self.signals.received == 1 and self.engine.alive:
-            self.display.note(
+            self._say(
                 f"stopping: what runs is handed back, within {DRAIN_SECONDS} s; Ctrl-C again ends "
                 "it at once"
             )
@@ -347,4 +347,9 @@ class Supervisor:
             with self.database.patience.hurried():
                 self.claims.hand_back_all(self.me.supervisor)
         except StorageError as error:
-            self.display.note(f"nothing could be handed back; the next run takes it over: {error}")
+            self._say(f"nothing could be handed back; the next run takes it over: {error}")
+
+    def _say(self, text: str) -> None:
+        """Say something at the end: who listened may be gone, and all is handed back anyway."""
+        with contextlib.suppress(OSError, SystemExit):  # rich makes one of a closed pipe
+            self.display.note(text)

@@ -13,7 +13,7 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import ENVIRONMENT, ROOT, run, start, wait_until
-from tests.e2e.test_run import state_counts, trials_of
+from tests.e2e.test_run import SLOW, has_running, state_counts, trials_of
 from tuner.storage import find_study, open_database, read_overviews
 
 PARABOLOID = str(ROOT / "studies" / "paraboloid.py")
@@ -36,6 +36,11 @@ def objective(trial):
     return trial.suggest_float("x", 0, 1)
 """
 HERE = {"PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def slow(write_study: Callable[..., Path]) -> str:
+    return str(write_study(SLOW, "slow"))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -104,6 +109,21 @@ def test_a_reader_that_has_read_enough_ends_the_run_and_its_request(tmp_path: Pa
     assert "Traceback" not in done.stderr
     assert state_of(url, "paraboloid") == "closed"
     assert state_counts(url, "paraboloid")[TrialState.RUNNING] == 0
+
+
+def test_ctrl_c_when_nobody_listens_any_more(slow: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    process = start("--study", slow, "--trials", "20", "--workers", "2", "--storage", url)
+    wait_until(has_running(tmp_path / "tuner.db", 2))
+    assert process.stdout is not None
+    process.stdout.close()
+    process.send_signal(signal.SIGINT)
+    with process:
+        assert process.wait(30) == 130
+    counts = state_counts(url, "slow")
+    assert counts[TrialState.RUNNING] == 0
+    assert counts[TrialState.WAITING] == 2
+    assert state_of(url, "slow") == "closed"
 
 
 def test_a_full_output_is_a_sentence(tmp_path: Path) -> None:

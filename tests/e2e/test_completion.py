@@ -70,6 +70,11 @@ def test_a_broken_file_of_settings_is_no_matter(folder: Path, tmp_path: Path) ->
     assert offered("tuner run --sampler q", tmp_path) == ["qmc"]
 
 
+def test_the_database_of_the_file_of_settings_is_asked(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuner.toml").write_text(f'storage = "sqlite:///{folder}/tuner.db"\n')
+    assert offered("tuner status --study b", tmp_path) == ["bowl"]
+
+
 def test_zsh_is_told_the_same(folder: Path) -> None:
     script = subprocess.run([TUNER, "completion", "zsh"], env=PLACES, capture_output=True,
                             text=True, check=True).stdout  # fmt: skip
