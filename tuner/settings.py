@@ -15,7 +15,7 @@ from tuner.flags import Given
 from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
-from tuner.wording import closest, redact_value
+from tuner.wording import closest, cut, redact_value
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
 DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
@@ -94,7 +94,7 @@ def resolve_run(given: Given) -> RunSettings:
     if workers == 0 and trial_timeout is not None:
         raise UsageError(
             f"--trial-timeout {trial_timeout:g} needs worker processes that can be killed, and "
-            f" {given.subject('workers')} is 0; leave one of them out."
+            f"{given.subject('workers')} is 0; leave one of them out."
         )
     if len(study) > LONGEST_STUDY_NAME:
         raise UsageError(
@@ -209,7 +209,8 @@ def _folder(name: str, default: str, given: Given) -> Path:
         is_file = path.exists() and not path.is_dir()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
         raise UsageError(
-            f"{given.subject(name)} is {shown}, which cannot be used: {error.strerror}."
+            f"{given.subject(name)} is {cut(shown)}, which cannot be used: {error.strerror}; name "
+            "another folder."
         ) from error
     if "://" in text or shown != repr(text) or is_file:
         raise UsageError(

@@ -34,6 +34,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 
+from tuner import wording
 from tuner.cache import Kept
 from tuner.errors import TunerError, UsageError
 
@@ -162,7 +163,10 @@ def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
-        raise UsageError(f"The study file {path} cannot be read: {error.strerror}.") from error
+        raise UsageError(
+            f"The study file {wording.cut(str(path))} cannot be read: {error.strerror}; name "
+            "another."
+        ) from error
 
 
 def load(path: Path) -> Definition:
@@ -242,8 +246,9 @@ def _where(error: BaseException, path: Path) -> str:
     """An exception of user code in one line: the line of the study file, the type, the message."""
     if isinstance(error, SyntaxError):
         elsewhere = error.filename not in {str(path), str(path.resolve())}
-        file = f"{error.filename} " if elsewhere else ""
-        return f"{file}line {error.lineno}: SyntaxError: {error.msg}"
+        file = f"{error.filename} " if elsewhere and error.filename else ""
+        line = f"line {error.lineno}: " if error.lineno else ""
+        return f"{file}{line}SyntaxError: {error.msg}"
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)

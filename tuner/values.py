@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from tuner.wording import closest, redact_value
+from tuner.wording import closest, cut, redact_value
 
 MOST_WHOLE = 2**31 - 1  # what every database's integer holds
 MOST_AMOUNT = 1e9
@@ -93,4 +93,4 @@ def switch(value: Any) -> bool:
 def _refuse(value: object, remedy: str) -> NoReturn:
     """Say what is wrong with a value; click adds whose it is."""
     end = "" if remedy.endswith("?") else "."
-    raise click.BadParameter(f"is {redact_value(repr(value))}; {remedy}{end}")
+    raise click.BadParameter(f"is {cut(redact_value(repr(value)))}; {remedy}{end}")

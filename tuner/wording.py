@@ -14,6 +14,8 @@ _PASSWORD_AT_END = re.compile(r"(?P<head>://[^/@:]*:)(?!\d*(?:[/?'\"]|$)).*", re
 _PASSWORD_OPTION = re.compile(r"(?P<head>\b\w{0,20}passw(?:or)?d=)[^&\s]*", re.IGNORECASE)
 # Of what a process wrote, so many lines are told, each cut at so many characters.
 LAST_LINES, LONGEST_LINE = 3, 200
+# A name that no disk takes is told with so many characters.
+LONGEST_VALUE = 60
 # A range within so many times its middle, to each side, is told as one number.
 _NARROW = 1.15
 _ASCII = str.maketrans({"·": "-", "…": "~", "¼": ".25", "½": ".5", "¾": ".75"})
@@ -104,6 +106,11 @@ def params(values: Mapping[str, object]) -> str:
 def count(amount: int, noun: str) -> str:
     """``1 trial``, ``2 trials``."""
     return f"{amount:,} {noun}" + ("" if amount == 1 else "s")
+
+
+def cut(text: str) -> str:
+    """A text that may be far too long, as far as it is of use."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}..."
 
 
 def last_words(lines: Sequence[str]) -> str:

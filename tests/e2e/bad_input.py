@@ -21,6 +21,7 @@ import click
 import sqlalchemy
 
 from tests.conftest import ENVIRONMENT, ROOT, SERVERS, admin
+from tuner import interrupt
 from tuner.command import execute
 from tuner.storage import open_database
 
@@ -102,6 +103,7 @@ def in_process(case: Case, arguments: list[str], folder: Path) -> tuple[int, str
             code = int(end.code or 0)
         finally:
             log.handlers, log.level, log.propagate = handlers, level, True
+            interrupt.clear()  # as at a process's end
     return code, out.getvalue(), err.getvalue()
 
 
@@ -267,7 +269,7 @@ CASES = (
     Case("no database to look at", (), 3, "There is no database {here}/tuner.db", "status"),
     Case("a daemon without workers", ("--workers", "0"), 2, "a whole number from 1.", "worker"),
     Case("a name of a file that no disk takes", ("--study", "x" * 300 + ".py", "--trials", "3"), 2,
-         "cannot be read: File name too long"),
+         "... cannot be read: File name too long; name another."),
     Case("a folder that no disk takes", (*NEEDED, "--artifacts", "x" * 300), 2,
          "which cannot be used: File name too long"),
     Case("a name with a command for the terminal", (*NEEDED, "--study-name", "\x1b[2Jx"), 2,

@@ -71,8 +71,8 @@ def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], reci
                 _save(path, weights)
     except OSError as error:
         raise UsageError(
-            f"The pretrained base cannot be kept in {path.parent} ({error.strerror or error}): set "
-            f"{cache.CACHE_VARIABLE} to a folder that you can write."
+            f"The pretrained base cannot be kept in {path.parent} ({error.strerror or error}); "
+            f"name a folder that you can write with --cache-dir or {cache.CACHE_VARIABLE}."
         ) from error
     return Base(weights, weights_hash(weights))
 

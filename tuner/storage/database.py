@@ -24,6 +24,7 @@ from tuner.machine import file_system_of
 from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import claims, metadata
 from tuner.storage.urls import Address, address_of, resolve
+from tuner.wording import cut
 
 # How long a writer waits for another one, in seconds. SQLite has one writer at a time.
 SQLITE_BUSY_SECONDS = 30
@@ -138,10 +139,14 @@ def storage_errors(shown: str) -> Iterator[None]:
     try:
         yield
     except (StorageInternalError, SQLAlchemyError) as error:
-        raise StorageError(
-            f"The database {shown} cannot be used: {reason_of(error)}. Check that it runs, that "
-            "the URL, user and password are right, and that it can be written."
-        ) from error
+        reason = reason_of(error)
+        remedy = (
+            "Make room, and run the same command again: what was done is kept"
+            if "disk is full" in reason
+            else "Check that it runs, that the URL, user and password are right, and that it can "
+            "be written"
+        )
+        raise StorageError(f"The database {shown} cannot be used: {reason}. {remedy}.") from error
 
 
 @contextmanager
@@ -266,7 +271,7 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
         path.exists()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
         raise StorageError(
-            f"The database {path} cannot be used: {error.strerror}; name another file."
+            f"The database {cut(str(path))} cannot be used: {error.strerror}; name another file."
         ) from error
     if path.is_dir():
         raise StorageError(f"The database {path} is a directory; name a file in it.")

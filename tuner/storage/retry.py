@@ -155,7 +155,7 @@ def reason_of(error: BaseException) -> str:
     """What the database's driver said, in one line and without passwords."""
     wrapped = _driver_error(error)
     original = wrapped.orig if wrapped is not None and wrapped.orig is not None else error
-    return redact(" ".join(str(original).split())).rstrip(".") or type(original).__name__
+    return redact(" ".join(str(original).split())).rstrip(".?") or type(original).__name__
 
 
 def _driver_error(error: BaseException | None) -> DBAPIError | None:

@@ -41,7 +41,7 @@ def resolve(text: str) -> URL:
     except (ArgumentError, ValueError) as error:
         raise UsageError(
             f"The storage {redact_value(text)!r} is not a database URL; write for example "
-            "sqlite:///tuner.db or postgresql://user:password@host/database."
+            "sqlite:///tuner.db or postgresql://user@host/database."
         ) from error
     driver = DRIVERS.get(url.drivername)
     if driver is None:
