@@ -1,6 +1,8 @@
 """Opening databases, and the study's record in them."""
 
 import collections
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from tuner import machine
 from tuner.errors import StorageError, UsageError
 from tuner.storage import Claim, Claims, open_database, register, this_process
 from tuner.storage.attributes import DEFINITION_ATTR, STUDY_SEED_ATTR
-from tuner.storage.database import _create_backend
+from tuner.storage.database import _create_backend, _read_only
 from tuner.storage.retry import Patience
 from tuner.storage.urls import resolve
 from tuner.study import Snapshot
@@ -184,6 +186,44 @@ def test_who_only_looks_creates_nothing(database_url: str) -> None:
     assert not database_url.startswith("sqlite") or not Path(database_url[10:]).exists()
     open_database(database_url).close()
     open_database(database_url, create=False).close()
+
+
+def test_who_only_looks_heeds_the_locks_of_another_program(tmp_path: Path) -> None:
+    path = tmp_path / "optuna.db"
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="theirs")  # no WAL
+    looking = open_database(f"sqlite:///{path}", read_only=True)
+    assert "immutable" not in looking.backend.engine.url.query
+    looking.close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        with (
+            contextlib.closing(
+                sqlite3.connect(_read_only_address(path), uri=True, timeout=0)
+            ) as it,
+            pytest.raises(sqlite3.OperationalError, match="database is locked"),
+        ):
+            it.execute("SELECT count(*) FROM studies")
+
+
+def test_who_only_looks_at_ours_leaves_no_log(tmp_path: Path) -> None:
+    path = tmp_path / "ours.db"
+    ours = open_database(f"sqlite:///{path}")
+    assert ours.storage.get_all_studies() == []  # its connection is kept
+    looking = open_database(f"sqlite:///{path}", read_only=True)
+    assert "immutable" not in looking.backend.engine.url.query  # it is open, and has its log
+    looking.close()
+    ours.close()
+    assert [it.name for it in tmp_path.iterdir()] == ["ours.db"]
+    looking = open_database(f"sqlite:///{path}", read_only=True)
+    assert looking.storage.get_all_studies() == []
+    looking.close()
+    assert [it.name for it in tmp_path.iterdir()] == ["ours.db"]
+
+
+def _read_only_address(path: Path) -> str:
+    """What `read_only` makes of a file."""
+    url = _read_only(resolve(f"sqlite:///{path}"))
+    return f"{url.database}?" + "&".join(f"{key}={value}" for key, value in url.query.items())
 
 
 def test_a_file_on_a_network_file_system_is_refused(

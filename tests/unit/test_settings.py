@@ -1,6 +1,5 @@
 """Settings, URLs, words, machine and seeds."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -187,11 +186,10 @@ def test_a_value_without_a_password_stays_as_it_is(value: str) -> None:
     assert redact_value(value) == value
 
 
-def test_redacting_takes_no_time_on_long_texts() -> None:
-    began = time.monotonic()
+@pytest.mark.timeout(60)  # with an expression that goes back again and again: minutes
+def test_redacting_long_texts_ends() -> None:
     for piece in ("a: ", "k: 1, ", "://x:", "a:", "x", "'"):
         redact(f"'{piece * 60_000}")
-    assert time.monotonic() - began < 5.0  # it was a minute
 
 
 def test_last_words_are_bounded() -> None:

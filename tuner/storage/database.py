@@ -297,7 +297,7 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("BEGIN IMMEDIATE")
         else:  # a look needs no lock, and need not be allowed to write
-            address = f"file:{quote(str(path))}?mode=ro&immutable=1"
+            address = f"file:{quote(str(path))}?mode=ro&immutable=1"  # of the header, which stays
             with sqlite3.connect(address, uri=True) as connection:
                 connection.execute("PRAGMA schema_version")
         connection.close()
@@ -311,14 +311,21 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
 def _read_only(url: URL) -> URL:
     """A SQLite file whose connections cannot write, nor fold its log into it when they close.
 
-    Where there is no log, nobody has the file open, and SQLite need not lock it
-    (sqlite.org/uri.html).
+    A file in WAL mode without its log is open nowhere: read as one that does not change
+    (sqlite.org/uri.html), it gets no log by us. One with a rollback journal, as Optuna makes it, is
+    read under SQLite's locks: somebody may be writing it.
     """
-    path = str(url.database)
+    path = Path(str(url.database))
     query = {"uri": "true", "mode": "ro"}
-    if not Path(f"{path}-wal").exists():
+    if _is_in_wal_mode(path) and not Path(f"{path}-wal").exists():
         query["immutable"] = "1"
-    return url.set(database=f"file:{quote(path)}", query=query)
+    return url.set(database=f"file:{quote(str(path))}", query=query)
+
+
+def _is_in_wal_mode(path: Path) -> bool:
+    """By the file's header: its read version is 2 (sqlite.org/fileformat.html, section 1.3.3)."""
+    with path.open("rb") as file:
+        return file.read(20)[19:20] == b"\x02"
 
 
 def _set_sqlite_pragmas(connection: sqlite3.Connection, _record: object) -> None:
