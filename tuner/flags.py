@@ -341,6 +341,15 @@ def read_file(path: Path) -> dict[str, Any]:
     return found
 
 
+def without_command(name: str) -> Any:
+    """A setting's value where there is no command line: the environment's, the file's, or None.
+
+    Raises:
+        UsageError: see `read_file`.
+    """
+    return os.environ.get(SETTINGS[name].environment) or read_file(FILE).get(name)
+
+
 def _warn_of_slips(environment: Mapping[str, str]) -> None:
     """Say it when a variable is almost one of ours; others may be somebody else's."""
     settings = {it.environment.removeprefix("TUNER_"): it for it in SETTINGS.values()}

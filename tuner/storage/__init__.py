@@ -1,6 +1,8 @@
 """The only room that opens a database."""
 
+from tuner.storage.attributes import StoredAttributes
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
+from tuner.storage.contents import StudyContents, find_confirmations, read_contents
 from tuner.storage.database import Database, open_database, storage_errors
 from tuner.storage.overview import (
     BestTrial,
@@ -57,6 +59,8 @@ __all__ = [
     "Request",
     "RequestState",
     "RunningTrial",
+    "StoredAttributes",
+    "StudyContents",
     "StudyOverview",
     "StudyPreview",
     "StudyProgress",
@@ -66,12 +70,14 @@ __all__ = [
     "close_reached",
     "count_diverged",
     "find_best",
+    "find_confirmations",
     "find_study",
     "is_transient",
     "open_database",
     "open_request",
     "preview",
     "read_complete_values",
+    "read_contents",
     "read_overviews",
     "read_requests",
     "record_environment",

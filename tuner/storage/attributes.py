@@ -1,19 +1,25 @@
 """What we keep as Optuna's attributes of studies and trials: names, reading, writing."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.storages._rdb import models
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from tuner.study import Snapshot
+
 # Of a study.
 DEFINITION_ATTR = "tuner:definition"
 STUDY_SEED_ATTR = "tuner:seed"
-SEARCH_ATTR = "tuner:search"
+SEARCH_ATTR = "tuner:search"  # of the last run
+SAMPLERS_ATTR = "tuner:samplers"  # of all runs: one adaptive run makes a study adaptive
 REQUEST_ATTR = "tuner:request"
 ID_ATTR = "tuner:id"  # names the study in the artifact store
 ENVIRONMENT_ATTR = "environment:"  # + the environment's hash
+CONFIRMS_ATTR = "tuner:confirms"  # the name of the study whose configurations this one re-runs
 
 # Of a trial.
 SEED_ATTR = "seed"
@@ -44,3 +50,46 @@ def write_study_attr(session: Session, study_id: int, key: str, value: Any) -> N
         row = models.StudyUserAttributeModel(study_id=study_id, key=key)
         session.add(row)
     row.value_json = json.dumps(value)
+
+
+@dataclass(frozen=True)
+class StoredAttributes:
+    """What we keep of a study, read back; all empty for a study of another program.
+
+    Attributes:
+        snapshot: what the study file declared.
+        seed: the study's.
+        search: names of the sampler, the pruner and the precision of the last run.
+        samplers: of all runs; empty if that is not known.
+        target: how many trials were asked for.
+        confirms: the study whose configurations this one re-runs.
+        environments: versions, commit and machine of the workers, by hash.
+    """
+
+    snapshot: Snapshot | None = None
+    seed: int | None = None
+    search: dict[str, str] = field(default_factory=dict)
+    samplers: frozenset[str] = frozenset()
+    target: int | None = None
+    confirms: str | None = None
+    environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(user_attrs: Mapping[str, Any]) -> "StoredAttributes":
+        """Pick ours from a study's user attributes."""
+        definition = user_attrs.get(DEFINITION_ATTR)
+        search = user_attrs.get(SEARCH_ATTR) or {}
+        last = [search["sampler"]] if "sampler" in search else []
+        return StoredAttributes(
+            snapshot=None if definition is None else Snapshot.from_dict(definition),
+            seed=user_attrs.get(STUDY_SEED_ATTR),
+            search=search,
+            samplers=frozenset(user_attrs.get(SAMPLERS_ATTR) or last),
+            target=(user_attrs.get(REQUEST_ATTR) or {}).get("target"),
+            confirms=user_attrs.get(CONFIRMS_ATTR),
+            environments={
+                key.removeprefix(ENVIRONMENT_ATTR): value
+                for key, value in user_attrs.items()
+                if key.startswith(ENVIRONMENT_ATTR)
+            },
+        )

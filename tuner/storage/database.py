@@ -157,6 +157,14 @@ def session_of(database: Database) -> Iterator[Session]:
         session.commit()
 
 
+def hold_the_moment(session: Session) -> None:
+    """Let all queries of a new transaction see the same rows: trials end while we read."""
+    if session.get_bind().dialect.name == "sqlite":
+        session.execute(text("BEGIN"))
+    else:
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
+
+
 @contextmanager
 def locked_study(database: Database, study_id: int) -> Iterator[Session]:
     """One transaction that nobody else can have on this study at the same time."""

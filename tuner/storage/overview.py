@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import case, func, select, text
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
 from tuner.storage.attributes import DEFINITION_ATTR, REQUEST_ATTR
-from tuner.storage.database import Database, session_of
+from tuner.storage.database import Database, hold_the_moment, session_of
 from tuner.storage.requests import Request, parse_request
 from tuner.storage.running import RunningTrial, read_running, seconds_since, within
 from tuner.storage.tables import utc_now
@@ -97,18 +97,10 @@ def read_overviews(database: Database, study_id: int | None = None) -> list[Stud
 
     def read(_again: bool) -> list[StudyOverview]:  # noqa: FBT001
         with session_of(database) as session:
-            _hold_the_moment(session, database.backend.engine.name)
+            hold_the_moment(session)
             return _overviews(session, study_id, has_claims=database.has_claims)
 
     return database.patience.run(read)
-
-
-def _hold_the_moment(session: Session, kind: str) -> None:
-    """Let all queries see the same rows: trials end while we read."""
-    if kind == "sqlite":
-        session.execute(text("BEGIN"))
-    else:
-        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
 def _overviews(session: Session, only: int | None, *, has_claims: bool) -> list[StudyOverview]:

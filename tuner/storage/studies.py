@@ -18,6 +18,7 @@ from tuner.storage.attributes import (
     DEFINITION_ATTR,
     ENVIRONMENT_ATTR,
     ID_ATTR,
+    SAMPLERS_ATTR,
     SEARCH_ATTR,
     STUDY_SEED_ATTR,
     read_study_attr,
@@ -73,6 +74,7 @@ def register(
         kept_seed = _check_seed(session, study_id, name, seed)
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
+        _add_sampler(session, study_id, search.get("sampler"))
         write_study_attr(session, study_id, SEARCH_ATTR, search)
         write_study_attr(session, study_id, ID_ATTR, uid)
         _forget_deleted_trials(session)
@@ -129,6 +131,13 @@ def _forget_deleted_trials(session: Session) -> None:
     session.execute(
         delete(claims).where(claims.c.trial_id.not_in(select(models.TrialModel.trial_id)))
     )
+
+
+def _add_sampler(session: Session, study_id: int, sampler: str | None) -> None:
+    """Remember all of them; a study begun before that was done has the last run's only."""
+    last = (read_study_attr(session, study_id, SEARCH_ATTR) or {}).get("sampler")
+    known = read_study_attr(session, study_id, SAMPLERS_ATTR) or [last]
+    write_study_attr(session, study_id, SAMPLERS_ATTR, sorted({*known, sampler} - {None}))
 
 
 def _check_direction(database: Database, study_id: int, name: str, snapshot: Snapshot) -> None:

@@ -1,0 +1,73 @@
+"""What a chapter is made from: results, and what is computed from them once."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tuner.report.cards import CannotDraw
+from tuner.report.factors import Factor
+from tuner.report.model import NoModel, StudyModel, model_of
+from tuner.report.results import Results
+from tuner.report.statistics.levels import TunedLevels
+from tuner.report.verdicts import Verdict, is_adaptive, judge
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A factor, its levels as the model estimates them, and what may be said of them."""
+
+    factor: Factor
+    tuned: TunedLevels
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a chapter is made from.
+
+    Attributes:
+        results: the study's.
+        confirm: of the study that re-ran its configurations on shared fresh seeds, if there is one.
+    """
+
+    results: Results
+    confirm: Results | None = None
+
+    @cached_property
+    def adaptive(self) -> bool:
+        """Whether earlier results decided what was tried."""
+        return is_adaptive(self.results)
+
+    @cached_property
+    def _model(self) -> StudyModel | str:
+        try:
+            return model_of(self.results)
+        except NoModel as error:
+            return str(error)
+
+    @property
+    def model(self) -> StudyModel:
+        """The study's model.
+
+        Raises:
+            CannotDraw: there is too little to model.
+        """
+        if isinstance(self._model, str):
+            raise CannotDraw(self._model)
+        return self._model
+
+    @property
+    def why_no_model(self) -> str:
+        """A sentence, or "" where there is one."""
+        return self._model if isinstance(self._model, str) else ""
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """All factors; none without a model, and none of several objectives."""
+        if isinstance(self._model, str) or len(self.results.directions) > 1:
+            return []
+        found = []
+        for factor in self.results.factors:
+            tuned = self._model.tuned(factor)
+            verdict = judge(tuned, self.results.scale, adaptive=self.adaptive)
+            found.append(Judged(factor, tuned, verdict))
+        return found
