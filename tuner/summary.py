@@ -92,7 +92,9 @@ def _rows(
         rows.append(("", Text(f"{board.diverged} of the pruned ones diverged")))
     rows += _best_rows(board)
     rows.append(("database", Text(shown_url)))
-    rows.append(("next", Text(f"optuna-dashboard {shlex.quote(shown_url)}", style="bold")))
+    report = ["python", "-m", "tuner.report", "--study", board.name, *_place(settings, shown_url)]
+    rows.append(("next", Text(shlex.join(report), style="bold")))
+    rows.append(("", Text(f"optuna-dashboard {shlex.quote(shown_url)}", style="bold")))
     rows.append(("", Text(_command_for_more(board, settings, shown_url), style="bold")))
     return rows
 

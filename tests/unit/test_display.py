@@ -241,6 +241,7 @@ def test_the_summary_says_what_was_found_and_what_to_type() -> None:
         "validation accuracy 99.29%, val_error 0.0071 (trial 1)",
         "optimizer = adam",
         "partly luck",
+        "python -m tuner.report --study mnist",
         "optuna-dashboard sqlite:///tuner.db",
         "python -m tuner.run --study mnist --trials 8",
     ):

@@ -16,7 +16,7 @@ from scipy import stats
 from tests.samples import BEGAN, OURS, SPACE, frozen, in_memory, mnist_like
 from tests.unit.test_figures_search import HOSTILE, many, texts_of
 from tuner.report.cards import CannotDraw, Card
-from tuner.report.model import StudyModel, knob_settings
+from tuner.report.model import StudyModel, knob_settings, random_settings
 from tuner.report.plots import compared, words
 from tuner.report.plots.confirmation import confirmation
 from tuner.report.plots.confirmed import pairs, rival_word, shrinkages, verdict_of
@@ -157,7 +157,9 @@ def test_forest_shows_what_the_model_says(usual: Modelled) -> None:
     for place, text in enumerate(factor.texts):
         row = table.loc[text]
         assert row["tuned validation error"] == pytest.approx(10 ** tuned.mean[place])
-        assert row["high"] == pytest.approx(10 ** np.quantile(tuned.draws[:, place], 0.975))
+        assert row["high"] == pytest.approx(
+            10 ** np.quantile(tuned.draws[:, place], 0.975), rel=0.03
+        )
         ended = results.trials[results.params["optimizer"] == text]["outcome"]
         assert row["complete"] == (ended == COMPLETE).sum()
         assert row["failed"] == (ended == FAILED).sum()
@@ -484,7 +486,7 @@ def test_conditional_parameters_stay_where_they_belong() -> None:
     columns = modelled.model.columns
     like = modelled.model.surrogate.rows.settings
     adam = like[like[:, modelled.model.column("optimizer")] == 1]
-    drawn = compared.random_settings(columns, adam, 50, np.random.default_rng(0))
+    drawn = random_settings(columns, adam, 50, np.random.default_rng(0))
     assert (drawn[:, modelled.model.column("momentum")] == -1).all()
     assert (drawn[:, modelled.model.column("lr")] >= 0).all()
     for draw in DRAWINGS.values():

@@ -279,7 +279,7 @@ def test_parallel_tells_a_level_that_stands_out() -> None:
     card = parallel(study(trials))
     assert card.title == "adam in 10 of the best 10 trials, in 12 of all 100 trials"
     line = card.figure.data[0].line
-    assert line.reversescale
+    assert line.colorscale[-1][1] == theme.LIGHT["complete"]
     assert np.argmax(line.color) == 0
 
 

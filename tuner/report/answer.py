@@ -45,7 +45,10 @@ def headline(material: Material) -> str:
     if not claims:
         names = [it.factor.label.lower() for it in material.judged]
         return f"No {joined(names).replace(' and ', ' or ')} stands out yet"
-    return "; ".join(claims)
+    sentence = "; ".join(claims)
+    # A level's name stays as it is written.
+    ours = any(sentence.startswith(it.factor.label.lower()) for it in material.judged)
+    return sentence[0].upper() + sentence[1:] if ours else sentence
 
 
 def _confirmed(confirm: Results) -> str:
@@ -69,8 +72,10 @@ def _claim(it: Judged) -> str:
 def _exclusion(material: Material, it: Judged) -> str:
     verb = "is" if len(it.verdict.worse) == 1 else "are"
     likely = f"{LIKELY} " if material.adaptive else ""
-    label = it.factor.label.lower()
-    return f"{_levels(it, it.verdict.worse)} {verb} {likely}worse than the best {label}"
+    label, levels = it.factor.label.lower(), _levels(it, it.verdict.worse)
+    if isinstance(it.factor.levels[it.verdict.leader], str):
+        return f"{levels} {verb} {likely}worse than the best {label}"
+    return f"{label} {levels} {verb} {likely}worse than the best"
 
 
 def lead(material: Material) -> str:

@@ -87,7 +87,7 @@ def _all_equal(tuned: TunedLevels, scale: Scale) -> bool:
     """TOST: the 90 % interval of each difference from the leader lies within the margin."""
     if not scale.share:
         return False
-    shown = scale.from_model(tuned.draws)
+    shown = scale.from_model(tuned.optima)
     difference = shown - shown[:, [tuned.leader]]
     low, high = np.quantile(difference, [0.05, 0.95], axis=0)
     return bool(np.all(low > -MARGIN) and np.all(high < MARGIN))

@@ -165,7 +165,7 @@ def narrow_of(pair: Pair) -> dict[str, Any]:
     """Small words where a phone has less room for a cell than they need."""
     columns = _sides(pair)[0][1]
     angle = -45 if 7 * theme.longest(columns) * len(columns) > _PHONE else 0
-    size = 10 if len(columns) > 5 else 12
+    size = 8 if len(columns) > 6 else 10 if len(columns) > 5 else 12
     sides = (True, False) if pair.unsure.any() and not pair.unsure.all() else (True,)
     texts = {f"traces[{i}].textfont.size": size for i in range(len(sides))}
     return texts | {"xaxis.tickfont.size": 11, "yaxis.tickfont.size": 11, "yaxis.title.text": "",

@@ -13,6 +13,7 @@ from tuner.report.plots import cells, compared, theme, words
 from tuner.report.plots.cells import Pair
 from tuner.report.results import Results
 from tuner.report.scale import Scale
+from tuner.report.statistics.levels import with_level
 
 Array = npt.NDArray[np.float64]
 
@@ -64,12 +65,12 @@ def _good(results: Results, model: StudyModel, factor: Factor) -> dict[int, Arra
     pool = generator.permutation(model.pool)[:_POOL]
     counts = compared.tried(results, model, factor)
     levels = sorted(int(it) for it in np.argsort(-counts, kind="stable")[:_MOST_LEVELS])
-    every = np.repeat(pool[np.newaxis], len(levels), axis=0)
-    every[:, :, model.column(factor.name)] = np.array(levels)[:, np.newaxis]
-    flat = every.reshape(-1, pool.shape[1])
-    mean = model.surrogate.mean(flat).reshape(len(levels), -1)
-    best = np.argsort(mean, axis=1, kind="stable")[:, :_KEPT]
-    return {level: every[i, best[i]] for i, level in enumerate(levels)}
+    good = {}
+    for level in levels:
+        at_level = with_level(model.surrogate, model.column(factor.name), level, pool)
+        best = np.argsort(model.surrogate.mean(at_level), kind="stable")
+        good[level] = at_level[np.resize(best[:_KEPT], _KEPT)]
+    return good
 
 
 def _tuned(

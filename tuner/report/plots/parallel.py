@@ -49,7 +49,7 @@ def parallel(results: Results) -> Card:
         key="parallel",
         title=_finding(results, drawn),
         reading="Drag along an axis to keep only the trials that pass there; drag a name to move "
-        "its axis. Dark lines are the best.",
+        "its axis. Strong lines are the best.",
         basis=words.basis_of(
             results,
             f"{wording.count(len(drawn.shown), 'trial')} with a value; one that was stopped early "
@@ -125,8 +125,8 @@ def _figure(dimensions: list[go.parcoords.Dimension]) -> go.Figure:
             dimensions=dimensions,
             line={
                 "color": values,
-                "colorscale": theme.colour_scale(),
-                "reversescale": True,
+                # From the ground to the role's colour, which both change on a dark page.
+                "colorscale": [[0, theme.LIGHT["grid"]], [1, theme.LIGHT["complete"]]],
                 "showscale": False,
             },
             labelfont={"size": theme.TEXT_SIZE, "color": theme.LIGHT["ink"]},

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tuner.report.statistics.surrogate import Surrogate
+from tuner.report.statistics.surrogate import NONE, Surrogate
 
 Array = npt.NDArray[np.float64]
 
@@ -22,6 +22,9 @@ CANDIDATES = 400
 # is never quite right. From `python -m tests.benchmarks.coverage`, balanced designs.
 WIDENING = 1.15
 CONFIDENCE = 0.95
+_NORMAL = 1.96  # standard deviations to each side of a 95 % interval
+# Of them, so many may be a level's best: those with the lowest mean less so many deviations.
+PROMISING, HOPE = 40, 1.5
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,11 @@ class TunedLevels:
         settings: `(n_levels, n_parameters)`, each level's best settings by the model.
         mean: `(n_levels,)`, the expected value of a new run there.
         low, high: `(n_levels,)`, its 95 % interval.
-        p_best: `(n_levels,)`, the probability that it is the lowest of all levels: over all
-            comparisons at once, so that it needs no further correction. They sum to 1.
-        draws: `(n_draws, n_levels)` of the joint posterior.
+        p_best: `(n_levels,)`, the probability that the level can reach the lowest value of all, at
+            whatever settings are best for it: a level that was hardly explored may yet do so. Over
+            all comparisons at once, so that it needs no further correction. They sum to 1.
+        optima: `(n_draws, n_levels)`, draws of the lowest value that each level can reach.
+        draws: `(n_draws, n_levels)`, draws of the expected values at `settings`.
         trials: `(n_levels,)`, trials with a report at this level.
     """
 
@@ -43,6 +48,7 @@ class TunedLevels:
     low: Array
     high: Array
     p_best: Array
+    optima: Array
     draws: Array
     trials: npt.NDArray[np.int64]
 
@@ -58,14 +64,14 @@ class TunedLevels:
         return float(middle), float(low), float(high)
 
     def behind(self) -> list[int]:
-        """The levels that are worse than the leader, by their estimates.
+        """The levels that cannot reach what the leader can, by their estimates.
 
         The intervals of the differences hold 95 % for all levels at once (Bonferroni): the leader
         was chosen after looking.
         """
         rivals = [int(it) for it in np.argsort(self.mean) if it != self.leader]
         alpha = (1 - CONFIDENCE) / 2 / max(len(rivals), 1)
-        leads = self.draws - self.draws[:, [self.leader]]
+        leads = self.optima - self.optima[:, [self.leader]]
         return [it for it in rivals if np.quantile(leads[:, it], alpha) > 0]
 
 
@@ -81,22 +87,51 @@ def tuned_levels(
         pool: `(n, n_parameters)`, settings to choose from; the factor's column is replaced.
         generator: of the draws.
     """
-    picks = np.array([best_settings(model, column, level, pool) for level in range(levels)])
-    mean, covariance = model.joint(picks)
-    covariance = covariance * WIDENING**2
-    draws = generator.multivariate_normal(mean, covariance, DRAWS, method="eigh")
-    p_best = np.bincount(draws.argmin(axis=1), minlength=levels) / DRAWS
-    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    promising = np.vstack([_promising(model, column, level, pool) for level in range(levels)])
+    mean, covariance = model.joint(promising)
+    drawn = generator.multivariate_normal(mean, covariance * WIDENING**2, DRAWS, method="eigh")
+    by_level = drawn.reshape(DRAWS, levels, -1)
+    optima = by_level.min(axis=2)
+    p_best = np.bincount(optima.argmin(axis=1), minlength=levels) / DRAWS
+    picks = mean.reshape(levels, -1).argmin(axis=1)
+    places = picks + by_level.shape[2] * np.arange(levels)
+    draws = by_level[:, np.arange(levels), picks]
+    spread = WIDENING * np.sqrt(np.diag(covariance)[places]) * _NORMAL
     at_level = model.rows.settings[:, column]
     trials = np.array(
         [len(np.unique(model.rows.trial[at_level == level])) for level in range(levels)]
     )
-    return TunedLevels(picks, mean, low, high, p_best, draws, trials)
+    return TunedLevels(
+        settings=promising[places],
+        mean=mean[places],
+        low=mean[places] - spread,
+        high=mean[places] + spread,
+        p_best=p_best,
+        optima=optima,
+        draws=draws,
+        trials=trials,
+    )
 
 
-def best_settings(model: Surrogate, column: int, level: int, pool: Array) -> Array:
-    """The settings of the pool that the model expects to be best with this level."""
-    at_level = pool.copy()
+def _promising(model: Surrogate, column: int, level: int, pool: Array) -> Array:
+    """`(PROMISING, n_parameters)`: the settings at which the level may have its lowest value."""
+    at_level = with_level(model, column, level, pool)
+    mean, deviation = model.marginal(at_level)
+    hopeful = np.argsort(mean - HOPE * deviation, kind="stable")
+    best = int(np.argmin(mean))  # the pick must be among them
+    chosen = np.concatenate([[best], hopeful[hopeful != best]])
+    return at_level[np.resize(chosen[:PROMISING], PROMISING)]
+
+
+def with_level(model: Surrogate, column: int, level: int, pool: Array) -> Array:
+    """The settings of the pool that can have this level, with it.
+
+    Where a parameter depends on another, only the settings with those parameters that trials at
+    this level had; all of them where no trial had this level.
+    """
+    tried = model.rows.settings[model.rows.settings[:, column] == level] == NONE
+    there = pool == NONE
+    fitting = (there[:, np.newaxis] == np.unique(tried, axis=0)).all(axis=2).any(axis=1)
+    at_level = pool[fitting].copy() if fitting.any() else pool.copy()
     at_level[:, column] = level
-    best: Array = at_level[int(np.argmin(model.mean(at_level)))]
-    return best
+    return at_level

@@ -245,6 +245,11 @@ class Surrogate:
         """The expected value of a new run of each setting at a step, `(n,)`."""
         return np.asarray(self.centre + self.unit * self.process.predict(_query(settings, step)))
 
+    def marginal(self, settings: Array, step: float = 1.0) -> tuple[Array, Array]:
+        """Means and standard deviations `(n,)` of the expected values."""
+        mean, deviation = self.process.predict(_query(settings, step), return_std=True)
+        return self.centre + self.unit * mean, self.unit * deviation
+
     def joint(self, settings: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Means `(n,)` and covariance `(n, n)` of the expected values."""
         mean, covariance = self.process.predict(_query(settings, step), return_cov=True)
