@@ -8,6 +8,7 @@ best learning rate, what init and frozen depth do and how they interact, where t
 Trials have the luck of a run and of 10,000 validation images. Designs:
 
 - *balanced*: every optimizer gets the same random settings, nothing is pruned;
+- *balanced, final values only*: the same, without intermediate values, as many studies have;
 - *balanced, pruned*: the same, pruned by successive halving as in the MNIST study;
 - *adaptive*: Optuna's TPE with successive halving, the MNIST study's default.
 
@@ -133,7 +134,7 @@ def recorded_truth() -> Truth:
 
 
 def _search(
-    truth: Truth, seed: int, *, adaptive: bool, pruned: bool
+    truth: Truth, seed: int, *, adaptive: bool, pruned: bool, curves: bool = True
 ) -> list[optuna.trial.FrozenTrial]:
     """The trials of one study."""
     sampler = (
@@ -159,11 +160,11 @@ def _search(
                     "frozen_layers": int(g.integers(DEPTHS)),
                 }
             study.enqueue_trial({**shared, "optimizer": _choices("optimizer")[place]})
-        _run(study, truth, g)
+        _run(study, truth, g, curves=curves)
     return study.get_trials(deepcopy=False)
 
 
-def _run(study: optuna.Study, truth: Truth, g: np.random.Generator) -> None:
+def _run(study: optuna.Study, truth: Truth, g: np.random.Generator, *, curves: bool) -> None:
     trial = study.ask(fixed_distributions=samples.SPACE)
     luck = g.normal(0, LUCK)
     where = _places(trial.params)
@@ -171,11 +172,13 @@ def _run(study: optuna.Study, truth: Truth, g: np.random.Generator) -> None:
         expected = 10 ** (float(truth.log_error(*where, step)) + luck)
         error = g.binomial(IMAGES, min(expected, 1.0)) / IMAGES
         if error >= GUESSING and place > 0:
-            trial.report(1.0, step)
+            if curves:
+                trial.report(1.0, step)
             trial.set_user_attr("outcome", "diverged")
             study.tell(trial, state=TrialState.PRUNED)
             return
-        trial.report(error, step)
+        if curves:
+            trial.report(error, step)
         if step < samples.STEPS[-1] and trial.should_prune():
             study.tell(trial, state=TrialState.PRUNED)
             return
@@ -197,6 +200,7 @@ def _places(params: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
 
 DESIGNS = {
     "balanced": {"adaptive": False, "pruned": False},
+    "balanced, final values only": {"adaptive": False, "pruned": False, "curves": False},
     "balanced, pruned": {"adaptive": False, "pruned": True},
     "adaptive": {"adaptive": True, "pruned": True},
 }

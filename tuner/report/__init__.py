@@ -38,7 +38,6 @@ def load(study: str, storage: str | None = None) -> "Results":
 @click.command("report", cls=Command, example="python -m tuner.report --study mnist")
 @click.option(
     "--study",
-    "studies",
     type=text,
     multiple=True,
     required=True,
@@ -60,7 +59,7 @@ def load(study: str, storage: str | None = None) -> "Results":
     help="Also put the verdict and the most telling figures into optuna-dashboard.",
 )
 def report(  # noqa: PLR0913, PLR0917 - the flags
-    studies: tuple[str, ...],
+    study: tuple[str, ...],
     storage: str | None,
     out: str | None,
     csv: str | None,
@@ -82,7 +81,7 @@ def report(  # noqa: PLR0913, PLR0917 - the flags
         png=None if png is None else Path(png),
         publish=publish,
     )
-    for sentence in write(list(dict.fromkeys(studies)), resolve_storage(storage), outputs):
+    for sentence in write(list(dict.fromkeys(study)), resolve_storage(storage), outputs):
         click.echo(sentence)
 
 

@@ -8,11 +8,10 @@ import numpy as np
 from tuner import wording
 from tuner.report.cards import CannotDraw, Tile
 from tuner.report.material import Judged, Material
-from tuner.report.plots import confirmed
+from tuner.report.plots import confirmed, facts
 from tuner.report.plots.best import command_of
 from tuner.report.plots.words import joined
-from tuner.report.results import COMPLETE, Results
-from tuner.report.statistics.surrogate import CEILING
+from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED
 from tuner.report.verdicts import (
     CLEAR,
     EQUAL,
@@ -22,8 +21,14 @@ from tuner.report.verdicts import (
     percent,
 )
 
+# An estimate so close to the model's ceiling may lie anywhere above it.
+_AT_CEILING = 0.05
 # So many levels are named in a sentence.
 _MOST_NAMED = 4
+_LONGEST = 40  # characters of a level's name in a sentence
+_NORMAL = 1.96  # standard deviations to each side of 95 %
+# From this share of its trials on, a leader's failures and divergences are told with it.
+_OFTEN = 0.1
 
 
 def headline(material: Material) -> str:
@@ -31,10 +36,8 @@ def headline(material: Material) -> str:
     results = material.results
     if len(results.directions) > 1:
         return f"{len(results.directions)} objectives: what can be had for what"
-    if material.confirm is not None:
-        sentence = _confirmed(material.confirm)
-        if sentence:
-            return sentence
+    if sentence := _confirmed(material):
+        return sentence
     if results.count(COMPLETE) == 0 and not material.judged:
         return "No trial has run to its end yet"
     if not material.judged:
@@ -43,18 +46,20 @@ def headline(material: Material) -> str:
     if not claims:
         claims = [_exclusion(material, it) for it in material.judged if it.verdict.worse]
     if not claims:
-        names = [it.factor.label.lower() for it in material.judged]
+        names = [_short(it.factor.label).lower() for it in material.judged]
         return f"No {joined(names).replace(' and ', ' or ')} stands out yet"
     sentence = "; ".join(claims)
     # A level's name stays as it is written.
-    ours = any(sentence.startswith(it.factor.label.lower()) for it in material.judged)
+    ours = any(sentence.startswith(_short(it.factor.label).lower()) for it in material.judged)
     return sentence[0].upper() + sentence[1:] if ours else sentence
 
 
-def _confirmed(confirm: Results) -> str:
-    """What the confirmation found, or "" where it says nothing."""
+def _confirmed(material: Material) -> str:
+    """What the confirmation found; "" where there is none, or where it says nothing."""
+    if material.confirm is None:
+        return ""
     try:
-        runs = confirmed.pairs(confirm)
+        runs = confirmed.pairs(material.confirm)
     except CannotDraw:
         return ""
     if len(runs.labels) < 2:
@@ -63,7 +68,7 @@ def _confirmed(confirm: Results) -> str:
 
 
 def _claim(it: Judged) -> str:
-    label, leader = it.factor.label.lower(), _level(it, it.verdict.leader)
+    label, leader = _short(it.factor.label).lower(), _level(it, it.verdict.leader)
     if it.verdict.word == EQUAL:
         return f"every {label} is {EQUAL}"
     return f"{leader} is {'the' if it.verdict.word == CLEAR else 'likely the'} best {label}"
@@ -72,7 +77,7 @@ def _claim(it: Judged) -> str:
 def _exclusion(material: Material, it: Judged) -> str:
     verb = "is" if len(it.verdict.worse) == 1 else "are"
     likely = f"{LIKELY} " if material.adaptive else ""
-    label, levels = it.factor.label.lower(), _levels(it, it.verdict.worse)
+    label, levels = _short(it.factor.label).lower(), _levels(it, it.verdict.worse)
     if isinstance(it.factor.levels[it.verdict.leader], str):
         return f"{levels} {verb} {likely}worse than the best {label}"
     return f"{label} {levels} {verb} {likely}worse than the best"
@@ -82,14 +87,14 @@ def lead(material: Material) -> str:
     """What qualifies the headline: the best error, how it was searched, what would settle it."""
     sentences = [_best_sentence(material)]
     worse = [
-        f"among {it.factor.label.lower()} {_levels(it, it.verdict.worse)}"
+        f"among {_short(it.factor.label).lower()} {_levels(it, it.verdict.worse)}"
         for it in material.judged
         if it.verdict.worse
     ]
     if worse:
-        beyond = "as it seems" if material.adaptive else "beyond chance"
-        sentences.append(f"Worse than the leader, {beyond}: {'; '.join(worse)}.")
-    if material.judged and material.adaptive and material.confirm is None:
+        likely = "Likely worse" if material.adaptive else "Worse"
+        sentences.append(f"{likely} than the leader (at 95 %): {'; '.join(worse)}.")
+    if material.judged and material.adaptive and not _confirmed(material):
         sentences.append(_adaptive_sentence(material))
     if settling_command(material):
         sentences.append("A search that gives every level the same chance would settle more:")
@@ -100,29 +105,26 @@ def _best_sentence(material: Material) -> str:
     results = material.results
     if results.best is None:
         return ""
-    shown = float(results.scale.shown([results.trials.loc[results.best, "value"]])[0])
-    count = results.count(COMPLETE)
-    seen = (
-        f"The best of {wording.count(count, 'completed trial')} has a {results.scale.label} of "
-        f"{results.scale.text(shown)}"
-    )
+    count = wording.count(results.count(COMPLETE), "completed trial")
+    score = facts.score_text(results.scale, facts.shown_best(results))
+    seen = f"The best of {count} has a {facts.score_label(results.scale)} of {score}"
     again = _again(material)
     if again is None:
         return f"{seen}."
     middle, low, high = again
-    return f"{seen}; a re-run of it is expected to give {middle} (95 % interval {low} to {high})."
+    return f"{seen}; a re-run of it is expected to give {middle} (95 % of re-runs {low} to {high})."
 
 
 def _again(material: Material) -> tuple[str, str, str] | None:
-    """The expected value of a re-run of the best trial's configuration, and its interval."""
+    """The expected value of a re-run of the best trial's configuration, and where it may lie."""
     results = material.results
     if not material.judged or results.best is None:
         return None
     mean, spread = material.model.again(results, results.best)
     scale = results.scale
-    ends = scale.from_model([mean, mean - 1.96 * spread, mean + 1.96 * spread])
-    middle, low, high = (scale.text(float(it)) for it in ends)
-    return middle, low, high
+    ends = scale.from_model([mean, mean - _NORMAL * spread, mean + _NORMAL * spread])
+    middle, low, high = (facts.score_text(scale, float(it)) for it in ends)
+    return (middle, high, low) if facts.turned(scale) else (middle, low, high)
 
 
 def expected_again(material: Material) -> str:
@@ -131,7 +133,7 @@ def expected_again(material: Material) -> str:
     if again is None:
         return ""
     middle, low, high = again
-    return f"The model expects {middle} of a re-run (95 % interval {low} to {high})."
+    return f"The model expects {middle} of a re-run (95 % of re-runs {low} to {high})."
 
 
 def _adaptive_sentence(material: Material) -> str:
@@ -144,8 +146,8 @@ def _adaptive_sentence(material: Material) -> str:
     samplers = ", ".join(sorted(results.stored.samplers)) or "its sampler is not known"
     return (
         f"The search chose its own trials ({samplers}), {counts[most]} of {counts.sum()} with "
-        f"{factor.texts[most]}: its preference is weak evidence, so nothing here is called more "
-        f"than {LIKELY}."
+        f"{_short(factor.texts[most])}: its preference is weak evidence, so nothing here is called "
+        f"more than {LIKELY}."
     )
 
 
@@ -155,7 +157,7 @@ def settling_command(material: Material) -> str:
     "" where nothing is open, where that was done, or for a study of another program.
     """
     is_open = any(it.verdict.word in {LIKELY, UNDECIDED} for it in material.judged)
-    if not is_open or not material.adaptive or material.confirm is not None:
+    if not is_open or not material.adaptive or _confirmed(material):
         return ""
     name = f"{material.results.study}-balanced"
     return command_of(material.results, study_name=name, sampler="random")
@@ -163,28 +165,51 @@ def settling_command(material: Material) -> str:
 
 def tile(material: Material, it: Judged) -> Tile:
     """A factor's verdict, and two or three sentences on it."""
-    scale, tuned, verdict = material.results.scale, it.tuned, it.verdict
-    low, high = (
-        scale.text(float(scale.from_model(end[verdict.leader]))) for end in (tuned.low, tuned.high)
-    )
-    middle = scale.text(float(scale.from_model(tuned.mean[verdict.leader])))
-    sentences = [f"{middle} expected of a new run at its best settings ({low} to {high})."]
+    tuned, verdict = it.tuned, it.verdict
+    low, high = (_shown(material, end[verdict.leader]) for end in (tuned.low, tuned.high))
+    middle = _shown(material, tuned.mean[verdict.leader])
+    if facts.turned(material.results.scale):
+        low, high = high, low
+    sentences = [f"{middle} expected of new runs at its best settings ({low} to {high})."]
     if verdict.close:
         sentences.append(f"Not told from it: {_levels(it, verdict.close)}.")
     if verdict.worse:
-        last = verdict.worse[-1]
-        values = scale.from_model(np.array([tuned.mean[last], tuned.mean[verdict.leader]]))
-        sentences.append(
-            f"Worse: {_levels(it, verdict.worse)}"
-            f" ({it.factor.texts[last]} {scale.ratio(float(values[0]), float(values[1]))})."
-        )
+        likely = "Likely worse" if material.adaptive else "Worse"
+        sentences.append(f"{likely}: {_levels(it, verdict.worse)} ({_worst(material, it)}).")
+    sentences.append(_went_wrong(material, it))
     return Tile(
-        label=it.factor.label,
-        leader=it.factor.texts[verdict.leader],
+        label=_short(it.factor.label),
+        leader=_short(it.factor.texts[verdict.leader]),
         word=verdict.word,
         detail=f"P(best) {percent(verdict.p_best)}",
-        text=" ".join(sentences),
+        text=" ".join(filter(None, sentences)),
     )
+
+
+def _shown(material: Material, modelled: float) -> str:
+    scale = material.results.scale
+    return facts.score_text(scale, float(scale.from_model(modelled)))
+
+
+def _worst(material: Material, it: Judged) -> str:
+    """How far the last of the worse levels is behind."""
+    scale, worst = material.results.scale, it.verdict.worse[-1]
+    modelled = it.tuned.mean[[worst, it.verdict.leader]]
+    values = scale.from_model(modelled)
+    more = " or more" if modelled[0] > material.model.ceiling - _AT_CEILING else ""
+    ratio = scale.ratio(float(values[0]), float(values[1]))
+    return f"{_short(it.factor.texts[worst])} {ratio}{more}"
+
+
+def _went_wrong(material: Material, it: Judged) -> str:
+    """How many of the leader's trials diverged or failed, if that was often."""
+    results = material.results
+    at_leader = results.codes[it.factor.name] == it.verdict.leader
+    ended = results.trials.loc[at_leader & results.trials["outcome"].isin(ENDED), "outcome"]
+    wrong = int(ended.isin([DIVERGED, FAILED]).sum())
+    if not wrong or wrong < _OFTEN * len(ended):
+        return ""
+    return f"{wrong} of its {wording.count(len(ended), 'trial')} diverged or failed."
 
 
 def how_to_read() -> str:
@@ -213,15 +238,26 @@ def method(material: Material) -> str:
     """How the numbers were computed, and how far they can be believed."""
     if not material.judged:
         return "No comparison was computed."
-    taken, reports = len(material.model.surrogate.rows), material.model.reports
-    some = "" if taken == reports else f" {taken:,} of them were drawn, as whole trials."
+    model = material.model
+    taken = len(model.surrogate.rows)
+    some = "" if taken == model.reports else f" {taken:,} of them were drawn, as whole trials."
+    left_out = (
+        f" {wording.count(model.left_out, 'parameter')} that told least were left out."
+        if model.left_out
+        else ""
+    )
+    pruned = (
+        "Pruned trials count with what they reported before they were stopped"
+        if material.results.steps_are_values
+        else "Intermediate values are another quantity than the final one, so pruned trials do not "
+        "count, and those that ran to the end may be the better ones"
+    )
     return (
         "Comparisons rest on one Gaussian process over settings and step, fitted to "
-        f"{wording.count(reports, 'report')} of the trials that ended.{some} Pruned trials "
-        "count with what they reported before they were stopped; diverged ones as very bad, "
-        f"whatever their value (errors beyond {10**CEILING:.0f} times the median are not told "
-        "apart); failed ones not at all. P(best) counts joint draws over all levels at once. "
-        f"{COVERAGE}"
+        f"{wording.count(model.reports, 'report')} of the trials that ended.{some}{left_out} "
+        f"{pruned}; diverged ones as very bad at their last report, whatever its value "
+        f"({model.ceiling_text}); failed ones not at all. P(best) counts joint draws over all "
+        f"levels of a factor at once; verdicts are for each factor by itself. {COVERAGE}"
     )
 
 
@@ -230,11 +266,17 @@ COVERAGE = ""
 
 
 def _level(it: Judged, place: int) -> str:
-    text = it.factor.texts[place]
-    return text if isinstance(it.factor.levels[place], str) else f"{it.factor.label.lower()} {text}"
+    text = _short(it.factor.texts[place])
+    if isinstance(it.factor.levels[place], str):
+        return text
+    return f"{_short(it.factor.label).lower()} {text}"
 
 
 def _levels(it: Judged, places: list[int]) -> str:
-    named = [it.factor.texts[place] for place in places[:_MOST_NAMED]]
+    named = [_short(it.factor.texts[place]) for place in places[:_MOST_NAMED]]
     more = len(places) - len(named)
     return joined([*named, f"{more} more"] if more else named)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -67,33 +67,45 @@ def cards_of(key: str, title: str, make: Callable[[], Made]) -> list[AnyCard]:
         return [Blank(key, title, str(error))]
     except Exception as error:  # noqa: BLE001 - one broken figure must not lose the page
         _log.exception("The figure %s failed", key)
-        return [
-            Blank(
-                key,
-                title,
-                f"This could not be made, by a mistake in the report: {type(error).__name__}: "
-                f"{error}. The rest of the page is not touched by it.",
-            )
-        ]
+        return [_mistake(key, title, error)]
     return [made] if isinstance(made, Card | TableCard) else list(made)
 
 
 def _chapter(material: Material) -> Chapter:
     results = material.results
-    sections = [
-        _verdicts(material),
-        _confirmation(material),
-        _search(material),
-        *_pareto(results),
-        _comparisons(material),
-        _dependence(material),
-        _curves(results),
-        _weights(material),
-        _costs(results),
-        _failures(results),
-        _origin(material),
+    made = [
+        _section("verdict", lambda: _verdicts(material)),
+        _section("confirmation", lambda: _confirmation(material)),
+        _section("search", lambda: _search(material)),
+        _section("pareto", lambda: _pareto(results)),
+        _section("factors", lambda: _comparisons(material)),
+        _section("interactions", lambda: _dependence(material)),
+        _section("curves", lambda: _curves(results)),
+        _section("importance", lambda: _weights(material)),
+        _section("cost", lambda: _costs(results)),
+        _section("failures", lambda: _failures(results)),
+        _section("provenance", lambda: _origin(material)),
     ]
-    return Chapter(results.study, results.study, _cover(material), [it for it in sections if it])
+    sections = [it for it in made if it]
+    return Chapter(results.study, results.study, _cover(material), sections)
+
+
+def _section(key: str, make: Callable[[], Section | None]) -> Section | None:
+    """A section, or in its place why it failed: its words must not lose the page either."""
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001 - one broken section must not lose the page
+        _log.exception("The section %s failed", key)
+        return Section(key, key.capitalize(), key.capitalize(), cards=[_mistake(key, key, error)])
+
+
+def _mistake(key: str, title: str, error: Exception) -> Blank:
+    return Blank(
+        key,
+        title,
+        f"This could not be made, by a mistake in the report: {type(error).__name__}: {error}. "
+        "The rest of the page is not touched by it.",
+    )
 
 
 def _cover(material: Material) -> Cover:
@@ -104,19 +116,27 @@ def _cover(material: Material) -> Cover:
         if len(results.directions) == 1
         else wording.count(len(results.directions), "objective")
     )
-    saved = ""
+    eyebrow = f"Study {results.study} · {what} · {datetime.now(UTC):%d %B %Y}"
+    try:
+        return Cover(
+            eyebrow=eyebrow,
+            headline=answer.headline(material),
+            lead=answer.lead(material),
+            command=answer.settling_command(material),
+            facts=facts.key_facts(results, _saved(results)),
+        )
+    except Exception as error:  # noqa: BLE001 - nor may its words
+        _log.exception("The cover failed")
+        return Cover(eyebrow, f"Report on {results.study}", _mistake("", "", error).why)
+
+
+def _saved(results: Results) -> str:
+    """The time that pruning saved, in words; "" if that is not known."""
     try:
         pruning = savings.saved_by_pruning(results)
-        saved = savings.about(pruning.saved) if pruning else ""
     except CannotDraw:
-        pass
-    return Cover(
-        eyebrow=f"Study {results.study} · {what} · {datetime.now(UTC):%d %B %Y}",
-        headline=answer.headline(material),
-        lead=answer.lead(material),
-        command=answer.settling_command(material),
-        facts=facts.key_facts(results, saved),
-    )
+        return ""
+    return savings.about(pruning.saved) if pruning else ""
 
 
 def _verdicts(material: Material) -> Section | None:
@@ -164,17 +184,17 @@ def _search(material: Material) -> Section:
     )  # fmt: skip
 
 
-def _pareto(results: Results) -> list[Section]:
+def _pareto(results: Results) -> Section | None:
     if len(results.directions) == 1:
-        return []
-    return [
-        Section(
-            "pareto", "What can be had for what", "Trade-off",
-            "Of several objectives none leads: these are the trials that no other beats in all. "
-            "The figures below show the first objective.",
-            cards=cards_of("pareto", "Pareto front", lambda: pareto.pareto(results)),
-        )
-    ]  # fmt: skip
+        return None
+    return Section(
+        "pareto",
+        "What can be had for what",
+        "Trade-off",
+        "Of several objectives none leads: these are the trials that no other beats in all. The "
+        "figures below show the first objective.",
+        cards=cards_of("pareto-front", "Pareto front", lambda: pareto.pareto(results)),
+    )
 
 
 def _comparisons(material: Material) -> Section | None:

@@ -1,7 +1,7 @@
 """Which parameters are choices to be compared (factors), and which are turned like a knob."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,7 @@ def factors_of(distributions: Mapping[str, BaseDistribution]) -> list[Factor]:
     for name, distribution in distributions.items():
         levels = _levels(distribution)
         if len(levels) > 1:
-            texts = tuple(level_text(level) for level in levels)
+            texts = level_texts(levels)
             found.append(Factor(name, label_of(name), levels, texts))
     return found
 
@@ -100,10 +100,19 @@ def _levels(distribution: BaseDistribution) -> tuple[object, ...]:
 
 def label_of(name: str) -> str:
     """A parameter's name for people: ``frozen_layers`` as "Frozen layers"."""
-    words = name.replace("_", " ").strip() or name
+    words = " ".join(name.replace("_", " ").split()) or repr(name)
     return words[:1].upper() + words[1:]
 
 
+def level_texts(levels: Sequence[object]) -> tuple[str, ...]:
+    """Levels for people: quoted where two would read alike, or one would not be seen."""
+    texts = [level_text(level) for level in levels]
+    return tuple(
+        repr(level) if texts.count(text) > 1 or not text.strip() else text
+        for level, text in zip(levels, texts, strict=True)
+    )
+
+
 def level_text(level: object) -> str:
-    """A level for people: as the study file writes it."""
-    return f"{level:g}" if isinstance(level, float) else str(level)
+    """A level for people: as the study file writes it, without line breaks."""
+    return f"{level:g}" if isinstance(level, float) else " ".join(str(level).split())

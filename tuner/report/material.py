@@ -1,7 +1,10 @@
 """What a chapter is made from: results, and what is computed from them once."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
+
+from numpy.linalg import LinAlgError
 
 from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
@@ -9,6 +12,8 @@ from tuner.report.model import NoModel, StudyModel, model_of
 from tuner.report.results import Results
 from tuner.report.statistics.levels import TunedLevels
 from tuner.report.verdicts import Verdict, is_adaptive, judge
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,9 @@ class Material:
             return model_of(self.results)
         except NoModel as error:
             return str(error)
+        except (ArithmeticError, LinAlgError, MemoryError, ValueError) as error:
+            _log.debug("The model failed", exc_info=True)
+            return f"No model could be fitted to this study: {error or type(error).__name__}."
 
     @property
     def model(self) -> StudyModel:
@@ -62,11 +70,11 @@ class Material:
 
     @cached_property
     def judged(self) -> list[Judged]:
-        """All factors; none without a model, and none of several objectives."""
+        """The modelled factors; none without a model, and none of several objectives."""
         if isinstance(self._model, str) or len(self.results.directions) > 1:
             return []
         found = []
-        for factor in self.results.factors:
+        for factor in self._model.factors:
             tuned = self._model.tuned(factor)
             verdict = judge(tuned, self.results.scale, adaptive=self.adaptive)
             found.append(Judged(factor, tuned, verdict))

@@ -11,12 +11,13 @@ from tuner.report.factors import Factor, Knob
 from tuner.report.results import COMPLETE, DIVERGED, PRUNED, Results
 from tuner.report.statistics.levels import CANDIDATES, WIDENING, TunedLevels, tuned_levels
 from tuner.report.statistics.surrogate import (
+    MOST_ROWS,
     NONE,
     REPORTS_PER_TRIAL,
     Axis,
     Rows,
     Surrogate,
-    choose_rows,
+    choose_trials,
     fit,
 )
 
@@ -26,8 +27,14 @@ Array = npt.NDArray[np.float64]
 SEED = 0
 # Fewer ended trials than this are shown, but not modelled.
 LEAST_TRIALS = 8
-# A value that is not the trial's last intermediate value is another quantity.
-_SAME = 1e-9
+# More parameters than this are not modelled, as a fit would take minutes: those that tell most are.
+MOST_PARAMETERS = 20
+# Ordered levels up to so many may have steps of different widths between them.
+MOST_STEPS = 6
+# Values so far above the median are told apart no further: in log10, or in spreads (of the middle
+# half) where values are not modelled by their logarithm.
+CEILING, CEILING_SPREADS = 0.7, 3.0
+_GREATEST = 1e100
 
 
 class NoModel(Exception):  # noqa: N818 - it is an answer, not an error
@@ -43,6 +50,9 @@ class StudyModel:
         pool: `(n, n_parameters)`, settings for `tuned_levels` to choose from.
         reports: how many reports there are, of which the model took `surrogate.rows`.
         modelled: numbers of the trials that have a report.
+        ceiling: values above it were taken as it, see `ceiling_of`.
+        log: values are modelled by their logarithm.
+        left_out: how many parameters are not modelled.
     """
 
     surrogate: Surrogate
@@ -50,6 +60,24 @@ class StudyModel:
     pool: Array
     reports: int
     modelled: npt.NDArray[np.int64]
+    ceiling: float
+    log: bool
+    left_out: int
+
+    @property
+    def factors(self) -> list[Factor]:
+        """The factors among the columns."""
+        return [it for it in self.columns if isinstance(it, Factor)]
+
+    @property
+    def ceiling_text(self) -> str:
+        """Which values are told apart no further, in words."""
+        return (
+            f"values beyond {10**CEILING:.0f} times the median are not told apart"
+            if self.log
+            else f"values more than {CEILING_SPREADS:g} spreads (of the middle half) beyond the "
+            "median are not told apart"
+        )
 
     def column(self, name: str) -> int:
         """A parameter's column in the settings."""
@@ -63,11 +91,13 @@ class StudyModel:
         )
 
     def again(self, results: Results, number: int) -> tuple[float, float]:
-        """Of a re-run of a trial's configuration: the expected value, and its deviation."""
+        """Of one re-run of a trial's configuration: the expected value, and its deviation."""
         trials = results.trials.index.get_indexer([number])
         settings = settings_of(results, self.columns)[trials]
         mean, covariance = self.surrogate.joint(settings)
-        return float(mean[0]), WIDENING * math.sqrt(covariance[0, 0])
+        return float(mean[0]), math.hypot(
+            WIDENING * math.sqrt(covariance[0, 0]), self.surrogate.luck
+        )
 
 
 def model_of(results: Results) -> StudyModel:
@@ -76,9 +106,7 @@ def model_of(results: Results) -> StudyModel:
     Raises:
         NoModel: too few trials, or nothing to compare.
     """
-    known: dict[str, Factor | Knob] = {it.name: it for it in results.factors}
-    known |= {it.name: it for it in results.knobs}
-    columns = [known[name] for name in results.distributions if name in known]
+    columns, left_out = _columns(results)
     if not columns:
         raise NoModel("No parameter of this study has two values.")
     reports = reports_of(results)
@@ -87,45 +115,87 @@ def model_of(results: Results) -> StudyModel:
         raise NoModel(
             f"{len(trials)} of its trials have a value so far; a model needs {LEAST_TRIALS}."
         )
+    if reports["modelled"].abs().max() > _GREATEST:
+        raise NoModel(f"Some of its values are beyond {_GREATEST:g}; no model can hold them.")
+    ceiling = ceiling_of(results, reports["modelled"])
+    capped = reports["modelled"].where(~reports["diverged"], np.inf).clip(upper=ceiling)
     settings = pd.DataFrame(settings_of(results, columns), index=results.trials.index)
     rows = Rows(
         settings=settings.loc[reports["number"]].to_numpy(),
         step=_log_steps(results, reports["step"].to_numpy(float)),
         trial=reports["number"].to_numpy(np.int64),
-        value=reports["modelled"].to_numpy(float),
+        value=capped.to_numpy(float),
     )
     generator = np.random.default_rng(SEED)
-    last = reports.groupby("number")["step"].transform("max").to_numpy(np.int64)
-    taken = choose_rows(rows, last, generator)
+    taken = choose_trials(rows, MOST_ROWS, generator)
     chosen = Rows(rows.settings[taken], rows.step[taken], rows.trial[taken], rows.value[taken])
     try:
-        surrogate = fit(chosen, tuple(_axis(it) for it in columns))
+        surrogate = fit(chosen, tuple(_axis(it) for it in columns), generator)
     except ValueError as error:
         raise NoModel(f"There is nothing to model: {error}.") from error
     pool = _pool(columns, settings.loc[trials].to_numpy(), generator)
-    return StudyModel(surrogate, columns, pool, len(reports), trials)
+    return StudyModel(
+        surrogate, columns, pool, len(reports), trials, ceiling, results.scale.log, left_out
+    )
+
+
+def _columns(results: Results) -> tuple[list[Factor | Knob], int]:
+    """The parameters that are modelled, and how many are not: those that tell least."""
+    known: dict[str, Factor | Knob] = {it.name: it for it in results.factors}
+    known |= {it.name: it for it in results.knobs}
+    columns = [known[name] for name in results.distributions if name in known]
+    if len(columns) <= MOST_PARAMETERS:
+        return columns, 0
+    last = results.trials["value"].fillna(results.trials["last_value"])
+    told = {it.name: _told(results, it, last) for it in columns}
+    kept = sorted(told, key=lambda name: -told[name])[:MOST_PARAMETERS]
+    return [it for it in columns if it.name in kept], len(columns) - MOST_PARAMETERS
+
+
+def _told(results: Results, parameter: Factor | Knob, values: "pd.Series[float]") -> float:
+    """How much of the values' ranks a parameter explains by itself, 0 to 1."""
+    ranks = values.rank()
+    if isinstance(parameter, Knob):
+        return float(ranks.corr(results.params[parameter.name].rank()) ** 2 or 0.0)
+    means = ranks.groupby(results.codes[parameter.name]).transform("mean")
+    return float(means.var() / ranks.var()) if ranks.var() > 0 else 0.0
 
 
 def reports_of(results: Results) -> pd.DataFrame:
-    """What the ended trials reported: ``number``, ``step``, ``modelled``, at most a few a trial.
+    """What the ended trials reported: ``number``, ``step``, ``modelled``, ``diverged``.
 
-    Where a trial's value is not its last intermediate value, that is another quantity: then the
-    values of the complete trials are all there is.
+    At most a few a trial; ``diverged`` is true of a diverged trial's last one, whose value says
+    nothing. Where intermediate values are another quantity than the final one, the final values
+    are all there is.
     """
     ended = results.trials[results.trials["outcome"].isin([COMPLETE, PRUNED, DIVERGED])]
-    complete = ended[ended["outcome"] == COMPLETE]
-    both = complete.dropna(subset=["value", "last_value"])
-    same = (both["value"] - both["last_value"]).abs() <= _SAME * both["value"].abs()
-    finals = pd.DataFrame({"number": complete.index, "value": complete["value"].to_numpy()})
+    with_end = ended[ended["outcome"] != PRUNED]
+    finals = pd.DataFrame({"number": with_end.index, "value": with_end["value"].to_numpy(float)})
     finals["step"] = results.max_step or 1
-    if len(both) and same.mean() < 0.5:
-        found = finals
-    else:
+    found = finals
+    if results.steps_are_values:
         steps = results.steps[results.steps["number"].isin(ended.index)]
         found = pd.concat([steps, finals[~finals["number"].isin(steps["number"])]])
-    found = found.assign(modelled=results.scale.to_model(results.scale.shown(found["value"])))
-    found = found[np.isfinite(found["modelled"])].sort_values(["number", "step"])
+    found = found.sort_values(["number", "step"], kind="stable")
+    diverged = found["number"].isin(ended.index[ended["outcome"] == DIVERGED])
+    last = ~found.duplicated("number", keep="last")
+    modelled = results.scale.to_model(results.scale.shown(found["value"].to_numpy(float)))
+    found = found.assign(modelled=modelled, diverged=diverged & last)
+    found = found[np.isfinite(found["modelled"]) | found["diverged"]]
     return _few_a_trial(found).reset_index(drop=True)
+
+
+def ceiling_of(results: Results, modelled: "pd.Series[float]") -> float:
+    """Where values are so bad that they are told apart no further, in the model's units.
+
+    The model need not know how bad a bad configuration is, and a cliff would make it doubt its
+    neighbours.
+    """
+    finite = modelled[np.isfinite(modelled)]
+    low, middle, high = np.quantile(finite, [0.25, 0.5, 0.75])
+    if results.scale.log:
+        return float(middle + CEILING)
+    return float(middle + CEILING_SPREADS * (high - low)) if high > low else float(finite.max())
 
 
 def _few_a_trial(reports: pd.DataFrame) -> pd.DataFrame:
@@ -139,10 +209,13 @@ def _few_a_trial(reports: pd.DataFrame) -> pd.DataFrame:
 
 
 def _log_steps(results: Results, steps: Array) -> Array:
-    """In [0, 1]: training moves fast at first."""
-    from_zero = 1.0 if len(steps) and steps.min() < 1 else 0.0
-    greatest = math.log(max((results.max_step or 1) + from_zero, 2.0))
-    return np.log(np.maximum(steps + from_zero, 1.0)) / greatest
+    """In [0, 1], the last one at 1: training moves fast at first."""
+    shift = max(1.0 - steps.min(initial=1.0), 0.0)  # so that the first is 1 or more
+    greatest = (results.max_step or 1) + shift
+    if greatest <= 1:
+        return np.ones(len(steps))
+    scaled: Array = np.log(np.maximum(steps + shift, 1.0)) / math.log(greatest)
+    return np.minimum(scaled, 1.0)
 
 
 def settings_of(results: Results, columns: list[Factor | Knob]) -> Array:
@@ -176,8 +249,10 @@ def knob_values(knob: Knob, settings: Array) -> Array:
 def _axis(parameter: Factor | Knob) -> Axis:
     if isinstance(parameter, Knob):
         return Axis("knob")
-    ordered = all(type(level) in {int, float} for level in parameter.levels)
-    return Axis("steps" if ordered else "levels", len(parameter.levels))
+    levels = len(parameter.levels)
+    if not all(type(level) in {int, float} for level in parameter.levels):
+        return Axis("levels", levels)
+    return Axis("steps" if levels <= MOST_STEPS else "knob", levels)
 
 
 def random_settings(

@@ -1,5 +1,7 @@
 """The verdict and the most telling figures of a study, where optuna-dashboard shows them."""
 
+import re
+
 import optuna
 import optuna_dashboard
 
@@ -16,6 +18,7 @@ from tuner.storage import Database, storage_errors
 HEIGHT = 430
 # They are kept in the study's attributes, so they are few.
 FIGURES = 3
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>#|!~&]")
 
 
 def publish(database: Database, material: Material) -> str:
@@ -60,14 +63,20 @@ def _telling(material: Material) -> list[object]:
 
 def note(material: Material) -> str:
     """The study's note, in Markdown."""
-    results = material.results
-    lines = [f"## {answer.headline(material)}", "", answer.lead(material), ""]
+    lines = [f"## {_escaped(answer.headline(material))}", "", _escaped(answer.lead(material)), ""]
+    if command := answer.settling_command(material):
+        lines += [f"    {command}", ""]
     if material.judged:
         lines += ["| | leads | verdict | |", "|---|---|---|---|"]
         for it in material.judged:
             shown = answer.tile(material, it)
             cells = (shown.label, shown.leader, shown.word, shown.detail)
-            lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+            lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
         lines.append("")
-    lines.append(f"Written by `python -m tuner.report --study {results.study} --publish`.")
+    lines.append("Written by `python -m tuner.report --publish`.")
     return "\n".join(lines)
+
+
+def _escaped(text: str) -> str:
+    """Names of studies and levels are no Markdown."""
+    return _MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))

@@ -29,6 +29,9 @@ COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, WAITING = (
 )  # fmt: skip
 OUTCOMES = (COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, WAITING)
 ENDED = (COMPLETE, PRUNED, DIVERGED, FAILED)
+# A final value within so much of the last intermediate value, relatively, is that value; in so many
+# of the complete trials.
+_ALIKE, _NEARLY_ALL = 1e-9, 0.95
 _BY_STATE = {
     "COMPLETE": COMPLETE,
     "PRUNED": PRUNED,
@@ -107,8 +110,25 @@ class Results:
     @cached_property
     def scale(self) -> Scale:
         """How values are shown."""
-        values = np.concatenate([self.trials["value"], self.steps["value"]])
+        values = self.trials["value"].to_numpy(float)
+        if self.steps_are_values:
+            values = np.concatenate([values, self.steps["value"]])
         return scale_of(self.metric, self.directions[0], values)
+
+    @cached_property
+    def steps_are_values(self) -> bool:
+        """Whether intermediate values are the same quantity as the final value.
+
+        They are where the last one is the final value of nearly all complete trials; without a
+        complete trial that is assumed.
+        """
+        complete = self.trials[self.trials["outcome"] == COMPLETE].dropna(
+            subset=["value", "last_value"]
+        )
+        if complete.empty:
+            return True
+        apart = (complete["value"] - complete["last_value"]).abs()
+        return bool((apart <= _ALIKE * complete["value"].abs()).mean() >= _NEARLY_ALL)
 
     @cached_property
     def best(self) -> int | None:
@@ -148,7 +168,7 @@ def results_of(contents: StudyContents) -> Results:
     )
     values = values.reindex(index=numbers, columns=range(len(contents.directions))).astype(float)
     trials["value"] = values[0]
-    last = steps.groupby("number").last()
+    last = steps.groupby("number").tail(1).set_index("number")  # of a NaN, too
     trials["last_step"] = last["step"].reindex(numbers).astype(float)
     trials["last_value"] = last["value"].reindex(numbers).astype(float)
     _tell_diverged(trials, attrs)

@@ -95,6 +95,6 @@ def _all_equal(tuned: TunedLevels, scale: Scale) -> bool:
 
 def percent(probability: float) -> str:
     """A probability in words: ``0.83``; never 1.00, which no data can say."""
-    if probability > 0.995:
+    if probability >= 0.995:
         return "above 0.99"
     return f"{math.floor(100 * probability + 0.5) / 100:.2f}"

@@ -1,9 +1,11 @@
 """Where a report goes: the page, tables, pictures, the dashboard."""
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ _log = logging.getLogger(__name__)
 
 # Of a picture: as wide as half a page on a large screen, in pixels, each drawn this often.
 PNG_WIDTH, PNG_SCALE = 900, 2
+_LONGEST_NAME = 160  # bytes of what names make of a file's name; file systems take 255
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def write(studies: Sequence[str], storage: str, outputs: Outputs) -> Iterator[st
         StorageError: the database cannot be used.
     """
     page = outputs.page or Path(_file_name(studies))
-    _check_writable(page)
+    _check(page, outputs)
     with contextlib.closing(
         open_database(storage, create=False, read_only=not outputs.publish)
     ) as database:
@@ -76,17 +79,32 @@ def write(studies: Sequence[str], storage: str, outputs: Outputs) -> Iterator[st
 
 
 def _file_name(studies: Sequence[str]) -> str:
-    """Of a page: study names may hold anything."""
-    names = "-".join(re.sub(r"[^\w.-]+", "_", name).strip(".") or "study" for name in studies)
-    return f"report-{names[:100]}.html"
+    """Of a page: study names may hold anything, and names of files may not be long."""
+    names = "-".join(_safe(name) for name in studies).encode()[:_LONGEST_NAME]
+    return f"report-{names.decode(errors='ignore')}.html"
 
 
-def _check_writable(page: Path) -> None:
+def _safe(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "study"
+
+
+def _check(page: Path, outputs: Outputs) -> None:
     """Before the work is done rather than after it."""
-    if page.is_dir():
-        raise UsageError(f"--out is {page}, and that is a folder; name a file.")
-    if not page.absolute().parent.is_dir():
-        raise UsageError(f"--out is {page}, and there is no folder {page.parent}; make it first.")
+    with _writing(page):
+        if page.is_dir():
+            raise UsageError(f"--out is {page}, and that is a folder; name a file.")
+        if not page.absolute().parent.is_dir():
+            raise UsageError(f"--out is {page}, and there is no folder {page.parent}; make it.")
+    for flag, folder in (("--csv", outputs.csv), ("--png", outputs.png)):
+        if folder is None:
+            continue
+        with _writing(folder):
+            if folder.exists() and not folder.is_dir():
+                raise UsageError(f"{flag} is {folder}, and that is a file; name a folder.")
+    if outputs.png is not None and importlib.util.find_spec("kaleido") is None:
+        raise UsageError(
+            "--png needs the package kaleido; install it with: pip install 'tuner[png]'"
+        )
 
 
 @contextlib.contextmanager
@@ -98,36 +116,50 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Whole or not at all; the name may be a link, or a device."""
-    target = path.resolve()
-    if target.exists() and not target.is_file():
-        target.write_bytes(content)
+    """Whole or not at all; the name may be a link, a pipe or a device."""
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
         return
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    target = path.resolve()
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".report-")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(name).chmod(0o666 & ~mask)
+        Path(name).chmod(stat.S_IMODE(target.stat().st_mode) if target.exists() else _mode())
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
 
 
-def _write_tables(materials: Sequence[Material], report: Report, folder: Path) -> str:
-    """The frames of each study, and the data of each figure."""
-    tables: dict[str, pd.DataFrame] = {}
-    for material in materials:
-        prefix = "" if len(materials) == 1 else f"{_safe(material.results.study)}-"
-        tables |= {f"{prefix}{key}": frame for key, frame in frames(material.results).items()}
-    for chapter in report.chapters:
-        prefix = "" if len(report.chapters) == 1 else f"{_safe(chapter.key)}-"
+def _mode() -> int:
+    """Of a new file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _cards(report: Report) -> Iterator[tuple[str, Card]]:
+    """Each card with a figure, and a name for its files that no other has."""
+    several = len(report.chapters) > 1
+    for place, chapter in enumerate(report.chapters):
+        prefix = f"{place}-{_safe(chapter.key)[: _LONGEST_NAME // 4]}-" if several else ""
         for section in chapter.sections:
             for card in section.cards:
                 if isinstance(card, Card):
-                    tables[f"{prefix}figure-{card.key}"] = card.table
+                    yield f"{prefix}{card.key}", card
+
+
+def _write_tables(materials: Sequence[Material], report: Report, folder: Path) -> str:
+    """The frames of each study, and the data of each figure."""
+    tables: dict[str, pd.DataFrame] = {}
+    for place, material in enumerate(materials, 1):
+        name = _safe(material.results.study)[: _LONGEST_NAME // 4]
+        prefix = f"{place}-{name}-" if len(materials) > 1 else ""
+        tables |= {f"{prefix}{key}": frame for key, frame in frames(material.results).items()}
+    for key, card in _cards(report):
+        chapter, dash, rest = key.partition("-") if len(materials) > 1 else ("", "", key)
+        tables[f"{chapter}{dash}figure-{rest}"] = card.table
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for key, frame in tables.items():
@@ -148,28 +180,15 @@ def frames(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def _write_pictures(report: Report, folder: Path) -> str:
-    keys, figures = [], []
-    for chapter in report.chapters:
-        prefix = "" if len(report.chapters) == 1 else f"{_safe(chapter.key)}-"
-        for section in chapter.sections:
-            for card in section.cards:
-                if isinstance(card, Card):
-                    keys.append(f"{prefix}{card.key}")
-                    figures.append(titled(card))
+    cards = dict(_cards(report))
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _draw(figures, [folder / f"{key}.png" for key in keys])
-    return f"{wording.count(len(figures), 'picture')} are in {folder}."
+        _draw([titled(it) for it in cards.values()], [folder / f"{key}.png" for key in cards])
+    return f"{wording.count(len(cards), 'picture')} are in {folder}."
 
 
 def _draw(figures: list[go.Figure], files: list[Path]) -> None:
     """Let Plotly draw them in a browser that nobody sees."""
-    try:
-        import kaleido  # noqa: F401, PLC0415 - an extra
-    except ImportError as error:
-        raise UsageError(
-            "--png needs the package kaleido; install it with: pip install 'tuner[png]'"
-        ) from error
     try:
         plotly_io.write_images(
             figures, [str(file) for file in files], width=PNG_WIDTH, scale=PNG_SCALE
@@ -180,7 +199,3 @@ def _draw(figures: list[go.Figure], files: list[Path]) -> None:
             "--png draws with a browser, and none could be started; install chromium (apt-get "
             "install chromium) or Chrome, or set BROWSER_PATH to one. The page itself is written."
         ) from error
-
-
-def _safe(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", name)

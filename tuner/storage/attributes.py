@@ -76,20 +76,34 @@ class StoredAttributes:
 
     @staticmethod
     def of(user_attrs: Mapping[str, Any]) -> "StoredAttributes":
-        """Pick ours from a study's user attributes."""
+        """Pick ours from a study's user attributes; what another program put there is left."""
         definition = user_attrs.get(DEFINITION_ATTR)
-        search = user_attrs.get(SEARCH_ATTR) or {}
-        last = [search["sampler"]] if "sampler" in search else []
+        search = _dict(user_attrs.get(SEARCH_ATTR))
+        samplers = user_attrs.get(SAMPLERS_ATTR) or [search.get("sampler")]
+        seed, confirms = user_attrs.get(STUDY_SEED_ATTR), user_attrs.get(CONFIRMS_ATTR)
+        target = _dict(user_attrs.get(REQUEST_ATTR)).get("target")
+        try:
+            snapshot = Snapshot.from_dict(_dict(definition)) if definition else None
+        except TypeError:  # a name is missing
+            snapshot = None
         return StoredAttributes(
-            snapshot=None if definition is None else Snapshot.from_dict(definition),
-            seed=user_attrs.get(STUDY_SEED_ATTR),
-            search=search,
-            samplers=frozenset(user_attrs.get(SAMPLERS_ATTR) or last),
-            target=(user_attrs.get(REQUEST_ATTR) or {}).get("target"),
-            confirms=user_attrs.get(CONFIRMS_ATTR),
+            snapshot=snapshot,
+            seed=seed if isinstance(seed, int) else None,
+            search={key: value for key, value in search.items() if isinstance(value, str)},
+            samplers=frozenset(it for it in _list(samplers) if isinstance(it, str)),
+            target=target if isinstance(target, int) else None,
+            confirms=confirms if isinstance(confirms, str) else None,
             environments={
                 key.removeprefix(ENVIRONMENT_ATTR): value
                 for key, value in user_attrs.items()
-                if key.startswith(ENVIRONMENT_ATTR)
+                if key.startswith(ENVIRONMENT_ATTR) and isinstance(value, dict)
             },
         )
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -16,7 +16,6 @@ from tuner.report.model import SEED, StudyModel, random_settings
 from tuner.report.plots import compared, theme, words
 from tuner.report.results import Results
 from tuner.report.statistics.budget import Bands, expected_best_bands
-from tuner.report.statistics.surrogate import CEILING
 
 Array = npt.NDArray[np.float64]
 
@@ -72,12 +71,8 @@ def expected(results: Results, model: StudyModel, factor: Factor) -> Card:
         note=f"For each level the model answers for {_CONFIGURATIONS} random settings of all else, "
         f"{_DRAWS} times, with the luck of a single run; the best of so many of them is exact "
         "(Dodge et al., EMNLP 2019). It does not use the search's own order of trials, which are "
-        "no random draws. Settings whose training fails are taken as bad, not as how bad: beyond "
-        f"{10**CEILING:.0f} times the median the model tells no errors apart."
-        if results.scale.log
-        else f"For each level the model answers for {_CONFIGURATIONS} random settings of all else, "
-        f"{_DRAWS} times, with the luck of a single run (Dodge et al., EMNLP 2019). Very bad "
-        "values are taken as bad, not as how bad.",
+        "no random draws. Settings whose training fails are taken as bad, not as how bad: "
+        f"{model.ceiling_text}.",
     )
 
 

@@ -46,7 +46,7 @@ def _pairs(results: Results, model: StudyModel) -> list[tuple[Factor, Factor]]:
     """The pairs people ask about, then those with the most cells and trials."""
     codes = results.codes.loc[model.modelled]
     found = {}
-    for one, other in itertools.combinations(results.factors, 2):
+    for one, other in itertools.combinations(model.factors, 2):
         both = int(((codes[one.name] >= 0) & (codes[other.name] >= 0)).sum())
         first, second = (one, other) if len(one.levels) >= len(other.levels) else (other, one)
         for names in _FIRST:

@@ -50,12 +50,12 @@ def response(results: Results, model: StudyModel) -> Card:
 
 
 def _drawn(results: Results, model: StudyModel) -> Drawn:
-    knobs = results.knobs
+    knobs = [it for it in model.columns if isinstance(it, Knob)]
     knob = next((it for name in compared.RATES for it in knobs if it.name == name), None)
     knob = knob or next(iter(knobs), None)
     if knob is None:
         raise CannotDraw("The study has no parameter with many values.")
-    factors = results.factors
+    factors = model.factors
     factor = next((it for it in factors if it.name == compared.FIRST_FACTOR), None)
     factor = factor or next(iter(factors), None)
     levels, settings = _levels(results, model, knob, factor)

@@ -1,6 +1,6 @@
 """A model of the errors of all configurations, learned from all trials, pruned ones too.
 
-A Gaussian process (Rasmussen and Williams 2006) on log10(error) over (settings, step). Its
+A Gaussian process (Rasmussen and Williams 2006) on log10(error), say, over (settings, step). Its
 covariance is a baseline over steps, plus a product of one factor a parameter and one for the step,
 plus the luck of each run, which all reports of a trial share, plus noise that may change from the
 first step to the last. So a pruned trial says what it has seen and nothing more, and seven reports
@@ -24,13 +24,13 @@ from threadpoolctl import threadpool_limits
 
 Array = npt.NDArray[np.float64]
 
-# A fit takes 0.3 s at 200 rows, 2.5 s at 1,000: more rows are thinned, see `choose_rows`.
-MOST_ROWS = 700
+# The model knows so many reports; of more, whole trials are drawn. Its hyperparameters are fitted
+# to fewer: a fit takes 0.3 s at 200 rows and 2.5 s at 1,000.
+MOST_ROWS, FIT_ROWS = 1500, 500
+# A fit's largest array has rows squared times hyperparameters; so many numbers are 400 MB.
+_MOST_NUMBERS = 5e7
 # Reports of one trial say nearly the same: so many of them, spread evenly over log(step).
 REPORTS_PER_TRIAL = 5
-# Errors so far above the median are told apart no further, in log10: the model need not know how
-# bad a bad configuration is, and a cliff would make it doubt its neighbours.
-CEILING = 0.7
 # How far the likeness of two reports reaches, by their distance to this power: 2 would be an
 # infinitely smooth response, which real ones are not (intervals then hold 85 % instead of 95 %); 1
 # lets a curve's course change, as it does where training stalls.
@@ -74,7 +74,7 @@ class Axis:
         kind: ``knob``: near values are alike. ``levels``: two levels are alike or not, all in the
             same way. ``steps``: ordered levels, each step between neighbours has a width of its
             own, so that the response may jump at one of them.
-        levels: how many there are; 0 for a knob.
+        levels: how many there are; 0 for a knob with values in [0, 1].
     """
 
     kind: Literal["knob", "levels", "steps"]
@@ -92,7 +92,7 @@ class Axis:
             return [(a != b).astype(float)]
         alone = (a == NONE) != (b == NONE)  # only one of the two has the parameter
         if self.kind == "knob":
-            return [np.where(alone, 1.0, np.abs(a - b) ** KNOB_POWER)]
+            return [np.where(alone, 1.0, (np.abs(a - b) / max(self.levels - 1, 1)) ** KNOB_POWER)]
         low, high = np.minimum(a, b), np.maximum(a, b)
         return [
             np.where(alone, 1.0 / self.scales, (low <= step) & (step < high)).astype(float)
@@ -100,31 +100,24 @@ class Axis:
         ]
 
 
-def choose_rows(
-    rows: Rows, group: npt.NDArray[np.int64], generator: np.random.Generator
-) -> npt.NDArray[np.bool_]:
-    """Which rows a fit takes: at most `MOST_ROWS`, whole trials, the same share of each group.
+def choose_trials(rows: Rows, most: int, generator: np.random.Generator) -> npt.NDArray[np.bool_]:
+    """Which rows to take where there are too many: whole trials, all with the same chance.
 
-    The choice does not look at the values, so it biases nothing.
+    The chance must not depend on how far a trial came: those that came far were lucky.
 
     Args:
         rows: all.
-        group: `(n_rows,)`, what the trials are balanced over: their last step, say.
+        most: how many may be taken.
         generator: of the choice.
+
+    Returns:
+        `(n_rows,)`.
     """
-    if len(rows) <= MOST_ROWS:
+    if len(rows) <= most:
         return np.ones(len(rows), dtype=bool)
-    trials, first = np.unique(rows.trial, return_index=True)
-    groups = group[first]
+    trials, count = np.unique(rows.trial, return_counts=True)
     order = generator.permutation(len(trials))
-    # A trial's turn: its place among those of its group. Small groups get in whole.
-    turn = np.empty(len(trials))
-    for it in np.unique(groups):
-        members = order[groups[order] == it]
-        turn[members] = np.arange(len(members))
-    per_trial = np.bincount(np.searchsorted(trials, rows.trial), minlength=len(trials))
-    by_turn = np.argsort(turn, kind="stable")
-    taken = by_turn[np.cumsum(per_trial[by_turn]) <= MOST_ROWS]
+    taken = order[np.cumsum(count[order]) <= most]
     return np.isin(rows.trial, trials[taken])
 
 
@@ -253,7 +246,7 @@ class Surrogate:
     def joint(self, settings: Array, step: float = 1.0) -> tuple[Array, Array]:
         """Means `(n,)` and covariance `(n, n)` of the expected values."""
         mean, covariance = self.process.predict(_query(settings, step), return_cov=True)
-        return self.centre + self.unit * mean, self.unit**2 * covariance
+        return self.centre + self.unit * mean, self.unit**2 * (covariance + covariance.T) / 2
 
     @cached_property
     def luck(self) -> float:
@@ -272,30 +265,37 @@ def _query(settings: Array, step: float) -> Array:
     return np.hstack([settings, new])
 
 
-def fit(rows: Rows, axes: tuple[Axis, ...]) -> Surrogate:
+def fit(rows: Rows, axes: tuple[Axis, ...], generator: np.random.Generator) -> Surrogate:
     """Fit the model: the most probable hyperparameters under a weak prior.
 
     Args:
-        rows: at most a thousand or so; at least 5.
+        rows: at most `MOST_ROWS`, and at least 5.
         axes: one for each column of the settings.
+        generator: draws the trials whose rows the hyperparameters are fitted to.
 
     Raises:
         ValueError: fewer than 5 rows, or all of them alike.
     """
     if len(rows) < 5 or np.ptp(rows.value) == 0:
         raise ValueError("a model needs at least 5 reports with different values")
-    value = np.minimum(rows.value, np.median(rows.value) + CEILING)
-    centre, unit = float(value.mean()), float(value.std()) or 1.0
+    centre, unit = float(rows.value.mean()), float(rows.value.std())
     middle, spread = _prior(axes)
+    x = np.hstack([rows.settings, rows.step[:, np.newaxis], rows.trial[:, np.newaxis]])
+    y = (rows.value - centre) / unit
+    some = choose_trials(
+        rows, min(FIT_ROWS, int(math.sqrt(_MOST_NUMBERS / len(middle)))), generator
+    )
     process = GaussianProcessRegressor(
         _Covariance(axes), alpha=1e-8, optimizer=_most_probable(middle, spread)
     )
-    x = np.hstack([rows.settings, rows.step[:, np.newaxis], rows.trial[:, np.newaxis]])
     # One thread: at these sizes more of them only get in each other's way, and tenfold so beside
     # a running search.
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit(x, (value - centre) / unit)
+        process.fit(x[some], y[some])
+        if not some.all():
+            process = GaussianProcessRegressor(process.kernel_, alpha=1e-8, optimizer=None)
+            process.fit(x, y)
     return Surrogate(axes, rows, process, centre, unit)
 
 
