@@ -34,31 +34,37 @@ from tuner.report.plots import timeline as _timeline
 from tuner.report.results import Results
 
 # Of a title: characters in a line, and a line's height in pixels.
-_TITLE_WIDTH, _TITLE_LINE = 80, 22
+TITLE_WIDTH, _TITLE_LINE = 80, 22
 
 
-def titled(card: Card) -> go.Figure:
-    """A card's figure with its finding as title, on a ground of its own: it needs no page."""
-    lines = _lines(theme.plain(card.title))
-    above = _TITLE_LINE * len(lines) + 16
+def titled(card: Card, *, width: int = TITLE_WIDTH, above: int = 12) -> go.Figure:
+    """A card's figure with its finding as title, on a ground of its own: it needs no page.
+
+    Args:
+        card: what to show.
+        width: characters in a line of the title.
+        above: pixels that stay free above it.
+    """
+    lines = _lines(theme.plain(card.title), width)
+    top = _TITLE_LINE * len(lines) + 4 + above
     figure = go.Figure(card.figure)
     layout = figure.layout
     figure.update_layout(
         title={
             "text": "<br>".join(lines), "x": 0.01, "xanchor": "left", "y": 1, "yref": "container",
-            "yanchor": "top", "pad": {"t": 12}, "font": {"size": 16},
+            "yanchor": "top", "pad": {"t": above}, "font": {"size": 16},
         },
         paper_bgcolor=theme.LIGHT["surface"],
-        height=(layout.height or theme.HEIGHT) + above,
-        margin_t=(layout.margin.t or theme.TEMPLATE.layout.margin.t) + above,
+        height=(layout.height or theme.HEIGHT) + top,
+        margin_t=(layout.margin.t or theme.TEMPLATE.layout.margin.t) + top,
     )  # fmt: skip
     return figure
 
 
-def _lines(title: str) -> list[str]:
+def _lines(title: str, width: int) -> list[str]:
     lines = [""]
     for word in title.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= _TITLE_WIDTH:
+        if lines[-1] and len(lines[-1]) + len(word) >= width:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return lines

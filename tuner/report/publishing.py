@@ -11,11 +11,12 @@ from tuner.report.cards import Card
 from tuner.report.compose import cards_of
 from tuner.report.figures import titled
 from tuner.report.material import Material
-from tuner.report.plots import forest, history, response
+from tuner.report.plots import expected, forest, history
 from tuner.storage import Database, storage_errors
 
-# The dashboard crops what is higher, in pixels.
-HEIGHT = 430
+# The dashboard crops what is higher, in pixels; its panels are half as wide as its page, and have
+# buttons at the top.
+HEIGHT, WIDTH, BUTTONS = 430, 56, 36
 # They are kept in the study's attributes, so they are few.
 FIGURES = 3
 _MARKDOWN = re.compile(r"[\\`*_\[\]<>#|!~&]")
@@ -36,7 +37,7 @@ def publish(database: Database, material: Material) -> str:
         study = optuna.load_study(study_name=results.study, storage=database.storage)
         optuna_dashboard.save_note(study, note(material))
         for place, card in enumerate(cards):
-            figure = titled(card).update_layout(height=HEIGHT)
+            figure = titled(card, width=WIDTH, above=BUTTONS).update_layout(height=HEIGHT)
             optuna_dashboard.save_plotly_graph_object(
                 study, figure, graph_object_id=f"tuner-{place + 1}"
             )
@@ -47,17 +48,21 @@ def publish(database: Database, material: Material) -> str:
 
 
 def _telling(material: Material) -> list[object]:
-    """The search, the factor with the surest verdict, and the learning rate."""
+    """The search, and the factor with the surest verdict."""
     results = material.results
     cards: list[object] = [*cards_of("history", "Search", lambda: history.history(results))]
-    for it in sorted(material.judged, key=lambda it: -it.verdict.p_best)[:1]:
+    if material.judged:
+        it = max(material.judged, key=lambda it: it.verdict.p_best)
         cards += cards_of(
-            "forest", it.factor.label,
-            lambda it=it: forest.forest(  # type: ignore[misc]
-                results, material.model, it.factor, it.tuned, it.verdict.word
-            ),
-        )  # fmt: skip
-    cards += cards_of("response", "Response", lambda: response.response(results, material.model))
+            "forest",
+            it.factor.label,
+            lambda: forest.forest(results, material.model, it.factor, it.tuned, it.verdict.word),
+        )
+        cards += cards_of(
+            "expected",
+            it.factor.label,
+            lambda: expected.expected(results, material.model, it.factor),
+        )
     return cards
 
 

@@ -12,6 +12,7 @@ from plotly import graph_objects as go
 from tuner import wording
 from tuner.report.factors import Factor
 from tuner.report.plots import compared, theme, words
+from tuner.report.plots.facts import score_text, turned
 from tuner.report.results import Results
 from tuner.report.scale import Scale
 
@@ -113,7 +114,7 @@ def _texts(
 ) -> list[list[str]]:
     """What stands in each cell; nothing where it belongs to the other trace."""
     return [
-        [f"{scale.text(at).removesuffix(' %')}{end}" if here else "" for at, here in cells]
+        [f"{score_text(scale, at).removesuffix(' %')}{end}" if here else "" for at, here in cells]
         for cells in (
             zip(*row, strict=True) for row in zip(scale.from_model(modelled), there, strict=True)
         )
@@ -137,7 +138,7 @@ def _cells(results: Results, pair: Pair) -> list[dict[str, Any]]:
 def _hover(results: Results, pair: Pair) -> npt.NDArray[np.object_]:
     scale, p_best = results.scale, pair.p_best
     found = [
-        f"{it['context']}, {it['choice']}: {scale.text(it['mean'])} "
+        f"{it['context']}, {it['choice']}: {score_text(scale, it['mean'])} "
         f"(95 %: {compared.span_text(scale, it['low'], it['high'])})<br>"
         f"{wording.count(it['trials'], 'trial')}; P(best for {it['context']}) "
         f"{p_best[it['place']]:.2f}"
@@ -176,11 +177,12 @@ def alt_of(results: Results, pair: Pair) -> str:
     """The lowest and the highest cell, and how many are extrapolated."""
     cells = sorted(_cells(results, pair), key=lambda it: it["mean"])
     said = [
-        f"{it['context']} with {it['choice']}, {results.scale.text(it['mean'])}"
+        f"{it['context']} with {it['choice']}, {score_text(results.scale, it['mean'])}"
         for it in (cells[0], cells[-1])
     ]
+    ends = ("highest", "lowest") if turned(results.scale) else ("lowest", "highest")
     count = int(pair.unsure.sum())
     return (
-        f"Heat map of {pair.mean.size} cells. The lowest is {said[0]}; the highest {said[1]}. "
+        f"Heat map of {pair.mean.size} cells. The {ends[0]} is {said[0]}; the {ends[1]} {said[1]}. "
         f"{wording.count(count, 'cell')} {'is' if count == 1 else 'are'} mostly extrapolated."
     )

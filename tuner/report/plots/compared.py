@@ -10,6 +10,7 @@ from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
 from tuner.report.model import NoModel, StudyModel, model_of
 from tuner.report.plots import theme, words
+from tuner.report.plots.facts import score_text, turned
 from tuner.report.results import DIVERGED, FAILED, PRUNED, Results
 from tuner.report.scale import Scale
 from tuner.report.statistics.levels import CONFIDENCE, WIDENING
@@ -42,7 +43,11 @@ def basis(results: Results, model: StudyModel, *sentences: str) -> str:
     reports = known if taken == model.reports else f"{taken:,} of {known}, drawn with seed 0"
     parts = [f"The model is fitted to {reports} of {len(model.modelled):,} trials"]
     if results.count(PRUNED):
-        parts.append("a pruned trial counts by what it reported before it was stopped")
+        parts.append(
+            "a pruned trial counts by what it reported before it was stopped"
+            if results.steps_are_values
+            else "pruned ones are left out, as intermediate values are another quantity"
+        )
     if results.count(DIVERGED):
         parts.append("diverged ones count as bad, not by how bad")
     if results.count(FAILED):
@@ -55,7 +60,11 @@ def posterior(
 ) -> Array:
     """`(count, n_settings)`, draws of what new runs of these settings give on average."""
     mean, covariance = surrogate.joint(settings)
-    return generator.multivariate_normal(mean, covariance * WIDENING**2, count, method="eigh")
+    covariance = (covariance + covariance.T) / 2 * WIDENING**2
+    # Rounding makes it a little indefinite where settings are nearly the same.
+    return generator.multivariate_normal(
+        mean, covariance, count, check_valid="ignore", method="eigh"
+    )
 
 
 def tried(results: Results, model: StudyModel, factor: Factor) -> npt.NDArray[np.int64]:
@@ -66,7 +75,9 @@ def tried(results: Results, model: StudyModel, factor: Factor) -> npt.NDArray[np
 
 def span_text(scale: Scale, low: float, high: float) -> str:
     """An interval of shown values: ``0.34 to 1.07 %``."""
-    one, other = scale.text(low), scale.text(high)
+    if turned(scale):
+        low, high = high, low
+    one, other = score_text(scale, low), score_text(scale, high)
     return f"{one.removesuffix(' %') if other.endswith(' %') else one} to {other}"
 
 

@@ -11,14 +11,18 @@ from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor
 from tuner.report.plots import theme
+from tuner.report.plots.facts import score_label, score_text
 from tuner.report.plots.pareto import MOST_POINTS, not_beaten
 from tuner.report.plots.words import (
     MOST_ROWS,
+    axis_text,
     basis_of,
     hover_texts,
     last_shown,
+    pruned_text,
     subset,
     went_wrong,
+    with_params,
 )
 from tuner.report.results import COMPLETE, PRUNED, Results
 
@@ -56,10 +60,10 @@ def cost(results: Results) -> Card:
         key="cost",
         title=finding,
         reading="Lower is better, further left is cheaper; hollow marks are pruned trials, and the "
-        "line joins the complete ones that none beats in both.",
+        f"line joins the complete ones that none beats in both.{axis_text(results.scale)}",
         basis=_basis(results, sample),
         alt=f"Scatter plot of {wording.count(len(points), 'trial')}, seconds against "
-        f"{results.scale.label}{coloured}. {finding}.{_in_words(results, front)}",
+        f"{score_label(results.scale)}{coloured}. {finding}.{_in_words(results, front)}",
         figure=_figure(results, drawn, front, factor),
         table=_table(results, points, front),
         narrow={
@@ -118,7 +122,7 @@ def _finding(results: Results, complete: pd.DataFrame, front: pd.DataFrame) -> s
     if complete.empty:
         return "No trial completed; the pruned ones show what they had reached"
     scale, best = results.scale, front.iloc[-1]
-    reached = f"{scale.text(best['shown'])} in {seconds_text(best['seconds'])}"
+    reached = f"{score_text(scale, best['shown'])} in {seconds_text(best['seconds'])}"
     if len(complete) == 1:
         return f"The only complete trial reached {reached}"
     if scale.log:
@@ -130,8 +134,8 @@ def _finding(results: Results, complete: pd.DataFrame, front: pd.DataFrame) -> s
     if len(cheap):
         other = cheap.iloc[0]
         return (
-            f"The best trial reached {reached}; another reached {scale.text(other['shown'])} in "
-            f"{seconds_text(other['seconds'])}"
+            f"The best trial reached {reached}; another reached "
+            f"{score_text(scale, other['shown'])} in {seconds_text(other['seconds'])}"
         )
     if len(front) == 1:
         return f"The best trial, {reached}, was the cheapest complete one, too"
@@ -142,7 +146,7 @@ def _in_words(results: Results, front: pd.DataFrame) -> str:
     if front.empty:
         return ""
     ends = [
-        f"{results.scale.text(it['shown'])} in {seconds_text(it['seconds'])}"
+        f"{score_text(results.scale, it['shown'])} in {seconds_text(it['seconds'])}"
         for _, it in front.iloc[[0, -1]].iterrows()
     ]
     if len(front) == 1:
@@ -154,7 +158,7 @@ def _basis(results: Results, sample: str) -> str:
     wrong = went_wrong(results)
     return basis_of(
         results,
-        "Pruned trials stand at their last value.",
+        pruned_text(results),
         f"The {wrong} are not drawn." if wrong else "",
         f"Of the others {sample}." if sample else "",
     )
@@ -278,7 +282,7 @@ def _table(results: Results, points: pd.DataFrame, front: pd.DataFrame) -> pd.Da
         on_the_line=np.where(points.index.isin(front.index), "yes", "no"),
         value=results.trials["value"],
     ).drop(columns="shown")
-    table = table.join(results.params)
+    table = with_params(results, table)
     if len(table) > MOST_ROWS:
         table = table.loc[front.index].head(MOST_ROWS)
     return table.rename_axis("trial").reset_index()

@@ -11,7 +11,9 @@ from plotly import graph_objects as go
 from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, words
+from tuner.report.plots.facts import score_text
 from tuner.report.results import COMPLETE, DIVERGED, FAILED, PRUNED, RUNNING, Results
+from tuner.report.scale import Scale, scale_of
 
 _MOST_CURVES = 500
 _MOST_POINTS = 20_000
@@ -36,6 +38,7 @@ class _Agreement:
 @dataclass(frozen=True)
 class _Drawn:
     axis: theme.StepAxis
+    scale: Scale  # of the intermediate values
     steps: pd.DataFrame  # number, step, shown
     numbers: "pd.Index[int]"  # the trials that are drawn
     thinned: str
@@ -54,20 +57,19 @@ def curves(results: Results) -> Card:
         key="curves",
         title=_finding(results, drawn, agreement),
         reading=f"One line a trial, from its first {axis.word} to its last; faded lines end where "
-        "the trial was stopped.",
+        f"the trial was stopped.{words.axis_text(drawn.scale)}",
         basis=words.basis_of(results, _treatment(results, drawn, agreement)),
-        alt=_alt(results, drawn),
+        alt=_alt(drawn),
         figure=_figure(results, drawn),
-        table=_table(results, drawn),
+        table=_table(drawn),
         narrow={"xaxis.nticks": 5, "height": 500, **theme.NARROW_LEGEND},
         wide=True,
     )
 
 
 def _drawn(results: Results) -> _Drawn:
-    steps = results.steps[["number", "step"]].assign(
-        shown=results.scale.shown(results.steps["value"])
-    )
+    scale = _scale(results)
+    steps = results.steps[["number", "step"]].assign(shown=scale.shown(results.steps["value"]))
     steps = steps[np.isfinite(steps["shown"])].sort_values(["number", "step"])
     if steps.empty:
         msg = "No trial has reported an intermediate value."
@@ -75,18 +77,25 @@ def _drawn(results: Results) -> _Drawn:
     all_numbers = pd.Index(steps["number"].unique())
     keep = [] if results.best is None else [results.best]
     numbers, how = words.subset(all_numbers, _MOST_CURVES, keep)
-    return _Drawn(theme.step_axis(results), steps, numbers, how)
+    return _Drawn(theme.step_axis(results), scale, steps, numbers, how)
+
+
+def _scale(results: Results) -> Scale:
+    """The study's, unless its intermediate values are another quantity."""
+    if results.steps_are_values:
+        return results.scale
+    return scale_of("intermediate value", results.directions[0], results.steps["value"])
 
 
 def _figure(results: Results, drawn: _Drawn) -> go.Figure:
     figure = theme.new_figure(height=440)
     for numbers, style in _groups(results, drawn):
-        figure.add_trace(_lines(results, drawn, numbers, style))
+        figure.add_trace(_lines(drawn, numbers, style))
     usual = drawn.steps["shown"][~drawn.steps["number"].isin(words.of_outcome(results, DIVERGED))]
     seen = drawn.steps["shown"] if usual.empty else usual
     figure.update_layout(
         xaxis=drawn.axis.layout,
-        yaxis=theme.value_axis(results.scale, float(seen.min()), float(seen.max())),
+        yaxis=theme.value_axis(drawn.scale, float(seen.min()), float(seen.max())),
     )
     return figure
 
@@ -141,9 +150,7 @@ def _here(drawn: _Drawn, numbers: "pd.Index[int]") -> "pd.Index[int]":
     return drawn.numbers[drawn.numbers.isin(numbers)]
 
 
-def _lines(
-    results: Results, drawn: _Drawn, numbers: "pd.Index[int]", style: dict[str, Any]
-) -> go.Scatter:
+def _lines(drawn: _Drawn, numbers: "pd.Index[int]", style: dict[str, Any]) -> go.Scatter:
     """One trace with a gap behind each curve; long curves keep evenly spread points."""
     most = max(8, _MOST_POINTS // len(drawn.numbers))
     parts = []
@@ -153,10 +160,10 @@ def _lines(
         gap = pd.DataFrame({"number": [number], "step": [np.nan], "shown": [np.nan]})
         parts += [curve, gap]
     points = pd.concat(parts)
-    value = "%{y:.2%}" if results.scale.share else "%{y:.4g}"
+    value = "%{y:.2%}" if drawn.scale.share else "%{y:.4g}"
     return go.Scatter(
         x=drawn.axis.x(points["step"]).astype(np.float32),
-        y=points["shown"].to_numpy(np.float32),
+        y=words.single(points["shown"]),
         customdata=points["number"].to_numpy(np.int32),
         mode="lines+markers",
         connectgaps=False,
@@ -208,6 +215,8 @@ def _finding(results: Results, drawn: _Drawn, agreement: _Agreement | None) -> s
 
 def _treatment(results: Results, drawn: _Drawn, agreement: _Agreement | None) -> str:
     parts = []
+    if not results.steps_are_values:
+        parts.append("Intermediate values are another quantity than the final one.")
     if results.count(PRUNED):
         parts.append("Only trials that were not pruned are seen to the end: they did well early.")
     if agreement:
@@ -223,14 +232,14 @@ def _treatment(results: Results, drawn: _Drawn, agreement: _Agreement | None) ->
     return " ".join(parts)
 
 
-def _table(results: Results, drawn: _Drawn) -> pd.DataFrame:
+def _table(drawn: _Drawn) -> pd.DataFrame:
     """Where all were, step by step, and how many were still there."""
     steps = drawn.steps
     if steps["step"].nunique() > words.MOST_ROWS:
         edges = np.linspace(steps["step"].min() - 1, steps["step"].max(), words.MOST_ROWS // 4 + 1)
         upto = edges[1:][np.searchsorted(edges[1:], steps["step"])]
         steps = steps.assign(step=upto.astype(int))
-    label = results.scale.label
+    label = drawn.scale.label
     groups = steps.groupby("step")
     table = pd.DataFrame({"trials": groups["number"].nunique()})
     table[f"best {label}"] = groups["shown"].min()
@@ -241,12 +250,12 @@ def _table(results: Results, drawn: _Drawn) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _alt(results: Results, drawn: _Drawn) -> str:
+def _alt(drawn: _Drawn) -> str:
     steps, axis = drawn.steps, drawn.axis
     first, last = int(steps["step"].min()), int(steps["step"].max())
     texts = []
     for step in dict.fromkeys((first, last)):
         here = steps.loc[steps["step"] == step, "shown"]
         count = wording.count(len(here), "trial")
-        texts.append(f"{count} at {axis.text(step)}, median {results.scale.text(here.median())}")
+        texts.append(f"{count} at {axis.text(step)}, median {score_text(drawn.scale, here.median())}")
     return f"Learning curves: {'; '.join(texts)}."

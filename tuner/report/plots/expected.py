@@ -14,6 +14,7 @@ from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor
 from tuner.report.model import SEED, StudyModel, random_settings
 from tuner.report.plots import compared, theme, words
+from tuner.report.plots.facts import score_label, score_text
 from tuner.report.results import Results
 from tuner.report.statistics.budget import Bands, expected_best_bands
 
@@ -62,7 +63,8 @@ def expected(results: Results, model: StudyModel, factor: Factor) -> Card:
         key=words.key_of("expected", factor.name),
         title=_finding(results, drawn),
         reading="Each line is what a random search finds on average when it spends so many trials "
-        "on one level; bands hold 95 % of what the model thinks possible, for the best two.",
+        "on one level; bands hold 95 % of what the model thinks possible, for the best two."
+        f"{words.axis_text(results.scale)}",
         basis=compared.basis(results, model, without, most),
         alt=_alt(results, drawn),
         figure=_figure(results, drawn),
@@ -106,7 +108,7 @@ def _finding(results: Results, drawn: _Drawn) -> str:
     order = sorted(at, key=lambda it: at[it][0])
     first, last = order[0], order[-1]
     names = [words.level_name(drawn.factor, it) for it in (first, last)]
-    best, worst = (scale.text(at[it][0]) for it in (first, last))
+    best, worst = (score_text(scale, at[it][0]) for it in (first, last))
     label = theme.plain(drawn.factor.label.lower())
     if at[first][2] >= at[last][1]:
         span = compared.span_text(scale, at[first][0], at[last][0])
@@ -162,7 +164,7 @@ def _line(results: Results, drawn: _Drawn, level: int, bands: Bands) -> go.Scatt
         name=name,
         line=look,
         customdata=[
-            f"{name}, {budget} random trials: {scale.text(at)} "
+            f"{name}, {budget} random trials: {score_text(scale, at)} "
             f"(95 %: {compared.span_text(scale, low, high)})"
             for budget, at, low, high in zip(
                 _BUDGETS, bands.median, bands.low, bands.high, strict=True
@@ -244,10 +246,10 @@ def _table(drawn: _Drawn) -> pd.DataFrame:
 def _alt(results: Results, drawn: _Drawn) -> str:
     scale, first, last = results.scale, drawn.at(1), drawn.at(50)
     said = [
-        f"{words.level_name(drawn.factor, it)} from {scale.text(first[it][0])} to "
-        f"{scale.text(last[it][0])}"
+        f"{words.level_name(drawn.factor, it)} from {score_text(scale, first[it][0])} to "
+        f"{score_text(scale, last[it][0])}"
         for it in drawn.bands
     ]
     return (
-        f"Expected best {theme.plain(scale.label)} from 1 to 50 random trials: {', '.join(said)}."
+        f"Expected best {theme.plain(score_label(scale))} from 1 to 50 random trials: {', '.join(said)}."
     )

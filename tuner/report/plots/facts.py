@@ -1,11 +1,12 @@
 """The key figures of a study: what the cover says in large type."""
 
+import math
+
 import pandas as pd
 
 from tuner import wording
 from tuner.report.cards import Fact
-from tuner.report.plots.words import trials_text
-from tuner.report.results import COMPLETE, Results
+from tuner.report.results import COMPLETE, OUTCOMES, Results
 from tuner.report.scale import Scale
 
 # From so many complete trials on their spread is told.
@@ -20,7 +21,7 @@ def key_facts(results: Results, saved: str = "") -> list[Fact]:
         saved: the time that pruning saved, in words; "" if that is not known.
     """
     facts = [_best(results), Fact("Trials", f"{len(results.trials):,}", by_outcome(results))]
-    if results.trials["end"].notna().any():
+    if math.isfinite(wall_seconds(results)):
         facts.append(_wall_clock(results))
     if saved:
         facts.append(Fact("Saved by pruning", saved))
@@ -31,11 +32,12 @@ def key_facts(results: Results, saved: str = "") -> list[Fact]:
 
 def by_outcome(results: Results) -> str:
     """How many trials ended how: ``6 complete, 94 pruned``."""
-    return trials_text(results).partition(": ")[2]
+    counts = [(results.count(it), it) for it in OUTCOMES]
+    return ", ".join(f"{count:,} {outcome}" for count, outcome in counts if count)
 
 
 def wall_seconds(results: Results) -> float:
-    """From the first start to the last end; NaN if no trial ended."""
+    """From the first start to the last end; NaN if no trial tells one or the other."""
     span = results.trials["end"].max() - results.trials["start"].min()
     return float(pd.Timedelta(span).total_seconds())
 

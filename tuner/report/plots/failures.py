@@ -274,7 +274,8 @@ def _reasons(results: Results, numbers: "pd.Index[int]") -> list[str]:
     failed = numbers[results.trials["outcome"][numbers] == FAILED]
     if "reason" not in results.attrs or failed.empty:
         return []
-    counts = results.attrs["reason"][failed].dropna().astype(str).value_counts()
+    reasons = results.attrs["reason"][failed]
+    counts = reasons[[isinstance(it, str) for it in reasons]].value_counts()
     return [f"{wording.cut(text)}: {count:,}" for text, count in counts[:_MOST_REASONS].items()]
 
 

@@ -13,9 +13,10 @@ from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor
 from tuner.report.model import SEED, StudyModel
 from tuner.report.plots import compared, theme, words
+from tuner.report.plots.facts import score_label, score_text
 from tuner.report.results import COMPLETE, ENDED, PRUNED, Results
 from tuner.report.statistics.levels import TunedLevels
-from tuner.report.verdicts import CLEAR, LIKELY
+from tuner.report.verdicts import CLEAR, LIKELY, is_adaptive
 
 _MOST_MARKS = 600
 _MOST_ROWS = 20
@@ -61,9 +62,9 @@ def forest(
     return Card(
         key=words.key_of("forest", factor.name),
         title=_finding(results, drawn, verdict),
-        reading=f"Diamonds are the {theme.plain(results.scale.label)} of a new run with everything "
-        "else tuned for that level, with its 95 % interval; dots are the runs themselves, hollow "
-        "where they were pruned.",
+        reading=f"Diamonds are the {theme.plain(score_label(results.scale))} of new runs with "
+        "everything else tuned for that level, with its 95 % interval; dots are the runs "
+        f"themselves, hollow where they were pruned.{words.axis_text(results.scale)}",
         basis=compared.basis(results, model, unseen, shown),
         alt=_alt(results, drawn),
         figure=figure,
@@ -74,8 +75,8 @@ def forest(
             "yaxis.ticktext": _rows(drawn, brief=True)["ticktext"],
         },
         note="For each level the model picks the settings of all else that suit it best, tried or "
-        "not, and says what a new run there gives on average. Pruned runs stand at their last "
-        "value, which more training would have lowered. P(best) is the share of 4,000 joint draws "
+        "not, and says what a new run there gives on average. "
+        f"{_pruned(results)}P(best) is the share of 4,000 joint draws "
         "in which the level is the best of all, so it needs no correction for many comparisons.",
     )
 
@@ -123,7 +124,7 @@ def _figure(results: Results, drawn: _Drawn) -> tuple[go.Figure, str]:
     parts = [f"Runs drawn: {how}." if how else ""]
     if beyond:
         verb = "is" if beyond == 1 else "are"
-        above = results.scale.text(top)
+        above = score_text(results.scale, top)
         parts.append(f"{wording.count(beyond, 'run')} above {above} {verb} not shown.")
     return figure, " ".join(filter(None, parts))
 
@@ -186,7 +187,7 @@ def _diamonds(  # noqa: PLR0913, PLR0917 - one kind of mark
             "color": look["color"], "thickness": 2, "width": 5,
         },
         customdata=[
-            f"{words.level_name(drawn.factor, level)}: {scale.text(at)} (95 %: {span})<br>"
+            f"{words.level_name(drawn.factor, level)}: {score_text(scale, at)} (95 %: {span})<br>"
             f"P(best) {tuned.p_best[level]:.2f}"
             for level, at, span in zip(levels, mean, spans, strict=True)
         ],
@@ -233,13 +234,25 @@ def _finding(results: Results, drawn: _Drawn, verdict: str) -> str:
     if not worse:
         return f"No {kind} can be told from the best: {name} leads by less than the noise"
     close = len(factor.levels) - 1 - len(worse)
+    # A search that learns tries what looked bad too little to be sure of it.
+    behind = "likely behind" if is_adaptive(results) else "behind by more than the noise"
     if not close:
-        return f"{name} leads: every other {kind} is behind by more than the noise"
+        return f"{name} leads: every other {kind} is {behind}"
     named = words.joined([words.level_name(factor, it) for it in worse])
     verb = "is" if len(worse) == 1 else "are"
     those = f"{named} {verb}" if len(worse) < 4 else f"{len(worse)} levels are"
     rest = f"{close} other{'s' if close > 1 else ''} can't be told from it"
-    return f"{name} leads, but {rest}; {those} behind by more than the noise"
+    return f"{name} leads, but {rest}; {those} {behind}"
+
+
+def _pruned(results: Results) -> str:
+    """A sentence on pruned runs, with a space behind it."""
+    if not results.count(PRUNED):
+        return ""
+    said = words.pruned_text(results)
+    if results.steps_are_values:
+        said = f"{said.removesuffix('.')}, which more training would have improved."
+    return f"{said} "
 
 
 def _table(results: Results, drawn: _Drawn) -> pd.DataFrame:
@@ -265,7 +278,7 @@ def _alt(results: Results, drawn: _Drawn) -> str:
     for level in drawn.order:
         at, low, high = scale.from_model([tuned.mean[level], tuned.low[level], tuned.high[level]])
         said.append(
-            f"{words.level_name(drawn.factor, level)} {scale.text(at)} "
+            f"{words.level_name(drawn.factor, level)} {score_text(scale, at)} "
             f"(95 %: {compared.span_text(scale, low, high)})"
         )
-    return f"Tuned {theme.plain(scale.label)}, the best first: {', '.join(said)}."
+    return f"Tuned {theme.plain(score_label(scale))}, the best first: {', '.join(said)}."

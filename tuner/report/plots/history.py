@@ -1,5 +1,6 @@
 """The search's history: every trial's value, and the best so far."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from plotly import graph_objects as go
 from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, words
+from tuner.report.plots.facts import score_label, score_text, turned
 from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, RUNNING, Results
 
 # Optuna's TPESampler draws its first trials at random.
@@ -23,6 +25,7 @@ _MARKS: dict[str, dict[str, Any]] = {  # those behind first
     DIVERGED: {"size": 9},
     FAILED: {"size": 9},
 }
+_GREATEST = 1e307  # that an axis shows
 _EDGE = {DIVERGED: 0.07, FAILED: 0.14}  # shown at the top edge: so far above the others
 
 
@@ -46,8 +49,8 @@ def history(results: Results) -> Card:
     return Card(
         key="history",
         title=_finding(results, drawn),
-        reading="The line is the best complete trial so far: flat where nothing was better. "
-        "Hollow marks are trials that did not run to the end, at their last value.",
+        reading="The line is the best complete trial so far: flat where nothing was better."
+        f"{_hollow(results)}{words.axis_text(results.scale)}",
         basis=words.basis_of(results, _treatment(results), thinned),
         alt=_alt(results, drawn),
         figure=figure,
@@ -66,9 +69,13 @@ def _drawn(results: Results) -> _Drawn:
         msg = f"No trial has reported a value ({words.trials_text(results)})."
         raise CannotDraw(msg)
     low, high = float(seen.min()), float(seen.max())
-    start, end = results.scale.to_model([low, high])
+    start, end = (float(it) for it in results.scale.to_model([low, high]))
     span = end - start if end > start else abs(start) or 1.0
-    edges = {it: float(results.scale.from_model(end + up * span)) for it, up in _EDGE.items()}
+    most = math.log10(_GREATEST) if results.scale.log else _GREATEST
+    edges = {
+        it: float(results.scale.from_model(min(end + up * span, most)))
+        for it, up in _EDGE.items()
+    }
     top = max([high, *(edge for it, edge in edges.items() if results.count(it))])
     complete = words.complete_shown(results)
     records = complete[complete < complete.cummin().shift(fill_value=np.inf)]
@@ -110,7 +117,7 @@ def _marks(
         y = np.full(len(numbers), drawn.edges[outcome])
     return go.Scatter(
         x=numbers.to_numpy(np.int32),
-        y=y.astype(np.float32),
+        y=words.single(y),
         mode="markers",
         name=f"{outcome} ({count:,})",
         marker={
@@ -127,7 +134,7 @@ def _best_so_far(results: Results, drawn: _Drawn) -> go.Scatter:
     ended = words.of_outcome(results, *ENDED)
     numbers = [*drawn.records.index, max(ended.max(), drawn.records.index[-1])]
     values = [*drawn.records, drawn.records.iloc[-1]]
-    texts = [f"best from trial {n}: {results.scale.text(v)}" for n, v in drawn.records.items()]
+    texts = [f"best from trial {n}: {score_text(results.scale, v)}" for n, v in drawn.records.items()]
     return go.Scatter(
         x=numbers,
         y=values,
@@ -156,13 +163,14 @@ def _shade_startup(figure: go.Figure) -> None:
 
 
 def _finding(results: Results, drawn: _Drawn) -> str:
-    label = theme.plain(results.scale.label)
+    scale, label = results.scale, theme.plain(score_label(results.scale))
     if drawn.records.empty:
         best = drawn.shown.idxmin()
-        value = results.scale.text(drawn.shown[best])
+        value = score_text(scale, drawn.shown[best])
         state = results.trials["outcome"][best]
-        return f"No trial is complete: the lowest {label}, {value}, is from {state} trial {best}"
-    number, value = int(drawn.records.index[-1]), results.scale.text(drawn.records.iloc[-1])
+        most = "highest" if turned(scale) else "lowest"
+        return f"No trial is complete: the {most} {label}, {value}, is from {state} trial {best}"
+    number, value = int(drawn.records.index[-1]), score_text(scale, drawn.records.iloc[-1])
     ended = words.of_outcome(results, *ENDED)
     after = int((ended > number).sum())
     count = len(ended)
@@ -183,10 +191,20 @@ def _equal(results: Results, drawn: _Drawn) -> int:
     return int((complete == drawn.records.iloc[-1]).sum()) - 1
 
 
+def _hollow(results: Results) -> str:
+    if not results.steps_are_values:
+        return ""
+    return " Hollow marks are trials that did not run to the end, at their last value."
+
+
 def _treatment(results: Results) -> str:
     parts = []
     if results.count(PRUNED):
-        parts.append("pruned trials stand at their last value and never lower the line")
+        parts.append(
+            "pruned trials stand at their last value and never move the line"
+            if results.steps_are_values
+            else words.pruned_text(results).removesuffix(".")
+        )
     if results.count(*_EDGE):
         wrong = words.went_wrong(results)
         parts.append(f"at the top edge, whatever their value: {wrong}")
@@ -195,15 +213,17 @@ def _treatment(results: Results) -> str:
 
 
 def _alt(results: Results, drawn: _Drawn) -> str:
-    low, high = (results.scale.text(it) for it in (drawn.shown.min(), drawn.shown.max()))
+    scale = results.scale
+    low, high = (score_text(scale, it) for it in (drawn.shown.min(), drawn.shown.max()))
     count = wording.count(int(drawn.shown.notna().sum()), "trial")
     text = f"{count} with values from {low} to {high}."
     if len(drawn.records) == 1:
         text += (
-            f" The first complete one, {results.scale.text(drawn.records.iloc[0])}, is the best."
+            f" The first complete one, {score_text(scale, drawn.records.iloc[0])}, is the best."
         )
     elif len(drawn.records):
-        first, last = (results.scale.text(drawn.records.iloc[it]) for it in (0, -1))
+        first, last = (score_text(scale, drawn.records.iloc[it]) for it in (0, -1))
         steps = wording.count(len(drawn.records) - 1, "improvement")
-        text += f" The best complete one falls from {first} to {last} in {steps}."
+        moves = "rises" if turned(scale) else "falls"
+        text += f" The best complete one {moves} from {first} to {last} in {steps}."
     return text

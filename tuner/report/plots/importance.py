@@ -13,6 +13,7 @@ from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import label_of
 from tuner.report.plots import theme
 from tuner.report.plots.best import params_of
+from tuner.report.plots.facts import score_label
 from tuner.report.plots.words import basis_of, joined
 from tuner.report.results import COMPLETE, Results
 from tuner.report.statistics.importances import (
@@ -45,10 +46,10 @@ def importance(results: Results) -> Card:
     try:
         found = importances(trials, "minimize", np.random.default_rng(0))
     except ValueError as error:
-        raise CannotDraw("The complete trials all have the same value.") from error
+        raise CannotDraw(str(error)) from error
     table = pd.DataFrame([vars(it) for it in found.found])
-    if table.empty or table["parameter"].nunique() < 2:
-        raise CannotDraw("Fewer than two parameters vary and are in every complete trial.")
+    if table.empty:
+        raise CannotDraw("The parameters explain nothing of how the values differ.")
     order = [str(it) for it in table.groupby("parameter")["median"].mean().sort_values().index]
     finding = _finding(found)
     return Card(
@@ -139,9 +140,9 @@ def _note(results: Results, found: Importances) -> str:
         "what matters, which then looks less important than it is."
     )
     if not _of(found, FANOVA):
-        said += f" {FANOVA} is left away: it is slow with so many trials, or not installed."
+        said += f" {FANOVA} is left away: it takes too long with so many levels or parameters, or is not installed."
     if results.scale.log:
-        said += f" Values are compared as logarithms of the {results.scale.label}."
+        said += f" Values are compared as logarithms of the {score_label(results.scale)}."
     return said + " Intervals are 5 % to 95 % of a bootstrap over trials."
 
 

@@ -11,6 +11,7 @@ from tuner.report.factors import Factor
 from tuner.report.model import SEED, StudyModel
 from tuner.report.plots import cells, compared, theme, words
 from tuner.report.plots.cells import Pair
+from tuner.report.plots.facts import score_label, turned
 from tuner.report.results import Results
 from tuner.report.scale import Scale
 from tuner.report.statistics.levels import with_level
@@ -119,9 +120,9 @@ def _card(results: Results, model: StudyModel, pair: Pair) -> Card:
     return Card(
         key=words.key_of("interaction", f"{pair.context.name}__{pair.choice.name}"),
         title=_finding(pair),
-        reading=f"Each cell is the tuned {theme.plain(results.scale.label)}"
+        reading=f"Each cell is the tuned {theme.plain(score_label(results.scale))}"
         f"{' in per cent' if results.scale.share else ''}, all else chosen for that cell; dark is "
-        "low. Pale cells with a question mark are mostly extrapolated.",
+        f"{'high' if turned(results.scale) else 'low'}. Pale cells with a question mark are mostly extrapolated.",
         basis=compared.basis(
             results, model, f"{none} of {pair.trials.size} cells have no trial." if none else "",
             *left_out,

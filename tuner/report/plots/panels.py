@@ -11,6 +11,7 @@ from plotly import graph_objects as go
 
 from tuner.report.factors import Factor, Knob
 from tuner.report.plots import compared, theme, ticks, words
+from tuner.report.plots.facts import score_text
 from tuner.report.results import COMPLETE, DIVERGED, PRUNED, Results
 
 Array = npt.NDArray[np.float64]
@@ -212,7 +213,7 @@ def _curve(results: Results, drawn: Drawn, panel: Panel, axes: dict[str, str]) -
         mode="lines",
         line={"color": colour, "width": 2.2},
         customdata=[
-            f"{theme.short(panel.name)} at {rate_text(x)}: {scale.text(at)} "
+            f"{theme.short(panel.name)} at {rate_text(x)}: {score_text(scale, at)} "
             f"(95 %: {compared.span_text(scale, low, high)})"
             for x, at, low, high in zip(drawn.x, panel.mean, panel.low, panel.high, strict=True)
         ],

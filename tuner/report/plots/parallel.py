@@ -13,6 +13,7 @@ from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor, Knob
 from tuner.report.plots import theme, ticks, words
+from tuner.report.plots.facts import score_text
 from tuner.report.results import DIVERGED, Results
 
 _MOST_LINES = 2_000
@@ -49,11 +50,11 @@ def parallel(results: Results) -> Card:
         key="parallel",
         title=_finding(results, drawn),
         reading="Drag along an axis to keep only the trials that pass there; drag a name to move "
-        "its axis. Strong lines are the best.",
+        f"its axis. Strong lines are the best.{words.axis_text(results.scale)}",
         basis=words.basis_of(
             results,
-            f"{wording.count(len(drawn.shown), 'trial')} with a value; one that was stopped early "
-            "stands at its last.",
+            f"{wording.count(len(drawn.shown), 'trial')} with a value.",
+            words.pruned_text(results),
             drawn.unseen,
             f"Lines drawn: {how}; the best {_KEPT} are always among them." if how else "",
         ),
@@ -118,7 +119,7 @@ def _best(drawn: _Drawn) -> "pd.Index[int]":
 def _figure(dimensions: list[go.parcoords.Dimension]) -> go.Figure:
     figure = theme.new_figure(height=480)
     # Plotly draws greater colours on top, and those should be the best: the least values.
-    values = -np.asarray(dimensions[-1].values, dtype=np.float32)
+    values = words.single(-np.asarray(dimensions[-1].values, dtype=float))
     left, right = _margins(dimensions[0], dimensions[-1])
     figure.add_trace(
         go.Parcoords(
@@ -170,7 +171,7 @@ def _dimension(
     room = _ROOM * float(ends[1] - ends[0])
     return go.parcoords.Dimension(
         label=label,
-        values=of.astype(np.float32),
+        values=words.single(of),
         range=[float(ends[0]) - room, float(ends[1]) + room],
         tickvals=places.tolist(),
         ticktext=texts,
@@ -204,7 +205,7 @@ def _values(results: Results, shown: "pd.Series[float]") -> go.parcoords.Dimensi
     label = theme.short(scale.label[:1].upper() + scale.label[1:], 20)
     return go.parcoords.Dimension(
         label=label,
-        values=scale.to_model(shown).astype(np.float32),
+        values=words.single(scale.to_model(shown)),
         range=axis["range"][::-1],
         tickvals=scale.to_model(axis["tickvals"]).tolist(),
         ticktext=axis["ticktext"],
@@ -249,7 +250,7 @@ def _finding(results: Results, drawn: _Drawn) -> str:
             )
             found.append((top / len(best) - all_of / len(shown), top, all_of, axis, place))
     if not found:
-        low, high = (results.scale.text(it) for it in (shown.min(), shown.max()))
+        low, high = (score_text(results.scale, it) for it in (shown.min(), shown.max()))
         return f"{count} in {wording.count(len(drawn.axes), 'setting')}: {low} to {high}"
     _, top, all_of, axis, place = max(found, key=lambda it: it[0])
     level = words.level_name(axis, place)
@@ -266,7 +267,9 @@ def _finding(results: Results, drawn: _Drawn) -> str:
 def _alt(results: Results, drawn: _Drawn) -> str:
     order = sorted(drawn.axes, key=lambda it: -drawn.telling[it.name])
     names = words.joined([theme.plain(it.label.lower()) for it in order[:_MOST_AXES_NARROW]])
-    low, high = (results.scale.text(it) for it in (drawn.shown.min(), drawn.shown.max()))
+    low, high = (
+        score_text(results.scale, it) for it in (drawn.shown.min(), drawn.shown.max())
+    )
     diverged = results.count(DIVERGED)
     more = f" {wording.count(diverged, 'trial')} diverged." if diverged else ""
     return (

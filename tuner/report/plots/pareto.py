@@ -9,7 +9,7 @@ from plotly import graph_objects as go
 
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme
-from tuner.report.plots.words import MOST_ROWS, subset, trials_text
+from tuner.report.plots.words import MOST_ROWS, subset, trials_text, with_params
 from tuner.report.results import COMPLETE, Results
 from tuner.report.scale import Scale, scale_of
 
@@ -43,7 +43,8 @@ def pareto(results: Results) -> Card:
     """
     if len(results.directions) < 2:
         raise CannotDraw("The study has one objective, so every two trials can be ranked.")
-    values = results.values[results.trials["outcome"] == COMPLETE].dropna()
+    values = results.values[results.trials["outcome"] == COMPLETE]
+    values = values[np.isfinite(values).all(axis=1)]
     if values.empty:
         raise CannotDraw("No trial completed, so there is nothing to weigh against each other.")
     scales = [
@@ -88,16 +89,14 @@ def _finding(best: int, count: int, how_many: str) -> str:
 
 def _basis(results: Results, complete: int, sample: str) -> str:
     left, more = len(results.trials) - complete, len(results.directions) > 2
-    return " ".join(
-        [
-            f"{trials_text(results)}.",
-            f"{left:,} without a value of every objective {'is' if left == 1 else 'are'} left out."
-            if left
-            else "",
-            f"Of the beaten ones {sample}." if sample else "",
-            "The first two objectives are drawn, the others are in the labels." if more else "",
-        ]
-    ).strip()
+    verb = "is" if left == 1 else "are"
+    parts = [
+        f"{trials_text(results)}.",
+        f"{left:,} without a finite value of every objective {verb} left out." if left else "",
+        f"Of the beaten ones {sample}." if sample else "",
+        "The first two objectives are drawn, the others are in the labels." if more else "",
+    ]
+    return " ".join(filter(None, parts))
 
 
 def _ends(values: pd.DataFrame, best: "pd.Series[bool]") -> str:
@@ -178,7 +177,7 @@ def _table(results: Results, values: pd.DataFrame, best: "pd.Series[bool]") -> p
     """The trials that none beats, and as many others as a table holds."""
     table = values.rename(columns={p: f"objective {p + 1}" for p in values})
     table.insert(0, "beaten", np.where(best, "no", "yes"))
-    table = table.join(results.params)
+    table = with_params(results, table)
     if len(table) > MOST_ROWS:
         table = table[best].head(MOST_ROWS)
     return table.rename_axis("trial").reset_index()

@@ -8,6 +8,7 @@ from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor, Knob
 from tuner.report.model import SEED, StudyModel, knob_values
 from tuner.report.plots import compared, panels, theme, words
+from tuner.report.plots.facts import score_label, score_text
 from tuner.report.plots.panels import Drawn, Panel
 from tuner.report.results import COMPLETE, DIVERGED, PRUNED, Results
 from tuner.report.statistics.surrogate import NONE
@@ -34,9 +35,10 @@ def response(results: Results, model: StudyModel) -> Card:
     return Card(
         key=words.key_of("response", drawn.knob.name),
         title=_finding(drawn),
-        reading=f"Lines are the {theme.plain(results.scale.label)} that the model expects with all "
+        reading=f"Lines are the {theme.plain(score_label(results.scale))} that the model expects with all "
         f"else tuned, with their 95 % band; the dotted line is the best {label}. Marks are runs, "
-        "whatever their other settings: hollow ones pruned, triangles at the top diverged.",
+        "whatever their other settings: hollow ones pruned, triangles at the top diverged."
+        f"{words.axis_text(results.scale)}",
         basis=compared.basis(results, model, drawn.unseen),
         alt=_alt(results, drawn),
         figure=figure,
@@ -184,7 +186,7 @@ def _alt(results: Results, drawn: Drawn) -> str:
     label = theme.plain(drawn.knob.label.lower())
     said = [
         f"{theme.short(it.name) or 'lowest'} at {_best_text(it)}, "
-        f"{results.scale.text(float(it.mean.min()))}"
+        f"{score_text(results.scale, float(it.mean.min()))}"
         for it in drawn.panels
     ]
     return f"Best {label} with its 95 % interval, and the value there: {'; '.join(said)}."

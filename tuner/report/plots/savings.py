@@ -143,7 +143,9 @@ def _in_words(phases: "pd.Series[float]") -> str:
 def _basis(results: Results, pruning: Savings | None) -> str:
     diverged = wording.count(results.count(DIVERGED), "diverged trial")
     away = f"{diverged} left out of it" if results.count(DIVERGED) else ""
-    from_what = f"The saving is estimated from {pruning.trials:,} trials" if pruning else ""
+    from_what = (
+        f"The saving is estimated from {wording.count(pruning.trials, 'trial')}" if pruning else ""
+    )
     parts = [it for it in (from_what, away) if it]
     return basis_of(results, f"{', '.join(parts)}." if pruning else "", _features_in_words(results))
 
@@ -271,8 +273,8 @@ def _note(results: Results, pruning: Savings | None) -> str:
     alike = f" with the same {factor.name}" if factor else ""
     return (
         f"A pruned trial is taken to cost, had it run on, the median of the complete ones{alike}; "
-        f"where fewer than three are complete, its own pace for all {results.max_step} steps, at "
-        "most the dearest complete trial. The interval is a bootstrap over trials: it says how "
+        f"where fewer than three are complete, its own pace for all of "
+        f"{wording.count(results.max_step or 0, 'step')}, at most the dearest complete trial. The interval is a bootstrap over trials: it says how "
         "much hangs on which trials were drawn, not whether these assumptions hold. Without "
         "pruning, a search would also have tried other configurations."
     )

@@ -271,7 +271,7 @@ def key_numbers(all_results: Sequence[Results]) -> TableCard:
 
 def _numbers(results: Results) -> dict[str, str]:
     stored, best = results.stored, results.best
-    ended = results.count(*ENDED)
+    ended, wall = results.count(*ENDED), wall_seconds(results)
     found = {
         "metric": f"{results.metric}, {' and '.join(results.directions)}",
         "trials": by_outcome(results) or "none",
@@ -281,7 +281,7 @@ def _numbers(results: Results) -> dict[str, str]:
         "best": "none",
         "its configuration": "none",
         "compute": compute_text(results) if ended else _UNKNOWN,
-        "wall clock": wording.duration(wall_seconds(results)) if ended else _UNKNOWN,
+        "wall clock": wording.duration(wall) if math.isfinite(wall) else _UNKNOWN,
     }
     if best is not None:
         found["best"] = f"{score_text(results.scale, shown_best(results))} (trial {best})"

@@ -4,26 +4,30 @@ import math
 import re
 import zlib
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from tuner import wording
 from tuner.report.factors import Factor
+from tuner.report.plots.facts import by_outcome, score_label, score_text, turned
 from tuner.report.plots.theme import plain, short
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, OUTCOMES, Results
+from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results
+from tuner.report.scale import Scale
 
 # Parameters in a hover text.
 _MOST_PARAMS = 8
 # An aggregated table has one row for so many trials; a figure's data is a table up to so many rows.
 TRIALS_A_ROW = 50
 MOST_ROWS = 200
+_LARGEST = 1e37  # in single precision
 
 
 def trials_text(results: Results) -> str:
     """How many trials had which outcome: ``100 trials: 6 complete, 94 pruned``."""
-    counts = [(results.count(it), it) for it in OUTCOMES]
-    parts = ", ".join(f"{count:,} {outcome}" for count, outcome in counts if count)
+    parts = by_outcome(results)
     return wording.count(len(results.trials), "trial") + (f": {parts}" if parts else "")
 
 
@@ -36,11 +40,47 @@ def basis_of(results: Results, *sentences: str) -> str:
 
 
 def last_shown(results: Results) -> "pd.Series[float]":
-    """Each trial's value as it is shown: a complete one's, else the last that it reported."""
+    """Each trial's value as it is shown: a complete one's, else the last that it reported.
+
+    NaN of what did not complete where intermediate values are another quantity.
+    """
     trials = results.trials
-    final = trials["value"].where(trials["outcome"] == COMPLETE, trials["last_value"])
-    shown = results.scale.shown(final.fillna(trials["value"]).to_numpy(float))
+    final = trials["value"].where(trials["outcome"] == COMPLETE)
+    if results.steps_are_values:
+        final = final.fillna(trials["last_value"]).fillna(trials["value"])
+    shown = results.scale.shown(final.to_numpy(float))
     return pd.Series(np.where(np.isfinite(shown), shown, np.nan), trials.index)
+
+
+def pruned_text(results: Results) -> str:
+    """Where pruned trials stand in a figure of values: a sentence, or "" if there are none."""
+    if not results.count(PRUNED):
+        return ""
+    if results.steps_are_values:
+        return "Pruned trials stand at their last value."
+    return (
+        "Its intermediate values are another quantity, so pruned trials have no place here: they "
+        "have no comparable value."
+    )
+
+
+def axis_text(scale: Scale) -> str:
+    """For a figure's reading, where its axis shows the negative of what is maximised."""
+    if not turned(scale):
+        return ""
+    return f" The axis shows the negative of the {plain(score_label(scale))}: lower is better."
+
+
+def single(values: npt.ArrayLike) -> npt.NDArray[np.floating[Any]]:
+    """In single precision, which halves a figure's bytes, where that can hold the values."""
+    array = np.asarray(values, dtype=float)
+    return array if (np.abs(array) > _LARGEST).any() else array.astype(np.float32)
+
+
+def with_params(results: Results, table: pd.DataFrame) -> pd.DataFrame:
+    """A table with a row for each trial, by number, and the trial's parameters beside it."""
+    taken = {name: f"{name} (parameter)" for name in ("trial", *table)}
+    return table.join(results.params.rename(columns=taken))
 
 
 def complete_shown(results: Results) -> "pd.Series[float]":
@@ -81,7 +121,7 @@ def hover_texts(results: Results, numbers: "pd.Index[int]") -> list[str]:
     settings = settings_texts(results, numbers)
 
     def said(value: float) -> str:
-        return f" · {results.scale.text(value)}" if math.isfinite(value) else ""
+        return f" · {score_text(results.scale, value)}" if math.isfinite(value) else ""
 
     return [
         "<br>".join(filter(None, [f"trial {number} · {outcome}{said(value)}", setting]))
@@ -139,8 +179,7 @@ def trial_table(results: Results) -> pd.DataFrame:
     label = results.scale.label
     if len(trials) <= MOST_ROWS:
         columns = {"outcome": trials["outcome"], label: shown, "last step": trials["last_step"]}
-        taken = {name: f"{name} (parameter)" for name in ("trial", *columns)}
-        frame = pd.DataFrame(columns).join(results.params.rename(columns=taken))
+        frame = with_params(results, pd.DataFrame(columns))
         return frame.rename_axis("trial").reset_index()
     rows = []
     for first, group in trials.groupby(trials.index // TRIALS_A_ROW):

@@ -192,7 +192,7 @@ class _Method:
 
 # What both methods may do in all, in units of 7 and of 50 microseconds of one core: 1 and 1.5 s.
 # It is counted, not timed, so that a study's answer is the same everywhere.
-_PED_ANOVA_WORK, _FANOVA_WORK = 140_000, 30_000
+_PED_ANOVA_WORK, _FANOVA_WORK = 120_000, 30_000
 _MOST_TRIALS, _FEWER_TRIALS = 600, 50
 _MOST_RESAMPLES, _LEAST_RESAMPLES = 40, 5
 _FANOVA_TRIALS, _FANOVA_RESAMPLES = 120, 10
