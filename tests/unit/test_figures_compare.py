@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -616,6 +616,66 @@ def test_configurations_are_told_apart_in_words() -> None:
         assert "nan" not in texts_of(card)
 
 
+@pytest.mark.parametrize("seeds", [2, 4])
+def test_confirmation_on_few_seeds_is_undecided(seeds: int) -> None:
+    for means in ({"adam": 0.006, "sgd": 0.06}, {"adam": 0.006, "sgd": 0.006}):
+        runs = pairs(confirmed(means, seeds=seeds, noise=1e-9))
+        comparison = runs.comparison()
+        word, sentence = verdict_of(runs, comparison)
+        assert word in {"likely", "undecided"}
+        assert sentence.startswith(f"On {seeds} shared seeds ")
+        assert "equal" not in sentence
+        assert "beats" not in sentence
+        assert rival_word(comparison.rivals[0], runs.margin_text) == "undecided"
+        ratios = confirmation(confirmed(means, seeds=seeds, noise=1e-9), None)[1]
+        assert "beats" not in ratios.title
+        assert "more than" not in ratios.title
+    runs = pairs(confirmed({"adam": 0.006, "sgd": 0.06}, seeds=5, noise=0.01))
+    assert verdict_of(runs, runs.comparison())[0] == "clear"
+
+
+def test_confirmation_counts_the_seeds_that_the_winner_shares() -> None:
+    lost = [("sgd", seed) for seed in range(8)]
+    means = {"adam": 0.006, "rmsprop": 0.03, "sgd": 0.06}
+    runs = pairs(confirmed(means, lost=lost))
+    word, sentence = verdict_of(runs, runs.comparison())
+    assert word != "clear"
+    assert sentence.startswith("On at least 2 shared seeds adam ")
+    none = [("adam", seed) for seed in range(5)] + [("sgd", seed) for seed in range(5, 10)]
+    runs = pairs(confirmed({"adam": 0.006, "sgd": 0.06}, lost=none))
+    word, sentence = verdict_of(runs, runs.comparison())
+    assert word == "undecided"
+    assert sentence.startswith("Without a shared seed for every rival, adam has the best mean")
+
+
+def test_confirmation_says_how_many_runs_the_winner_lost() -> None:
+    lost = [("adam", seed) for seed in range(5)] + [("sgd", 0)]
+    runs = pairs(confirmed({"adam": 0.006, "sgd": 0.06}, lost=lost))
+    word, sentence = verdict_of(runs, runs.comparison())
+    assert word == "clear"
+    assert sentence == ("On 5 shared seeds adam beats its rival; 5 of its 10 runs did not finish.")
+    one = pairs(confirmed({"adam": 0.006, "sgd": 0.06}, lost=[("sgd", 0)]))
+    assert "did not finish" not in verdict_of(one, one.comparison())[1]
+
+
+def test_nothing_is_called_equal_where_no_margin_is_agreed() -> None:
+    signs = np.where(np.arange(20) % 2, 0.1, -0.1)
+    values = 1000 + np.outer(signs, [1.0, -1.0])
+    trials = [
+        frozen(TrialState.COMPLETE, {"optimizer": name}, {20: values[seed, i]},
+               float(values[seed, i]), {"seed": seed})
+        for seed in range(20) for i, name in enumerate(("adam", "sgd"))
+    ]  # fmt: skip
+    results = in_memory(trials, attrs={})
+    runs = pairs(results)
+    word, sentence = verdict_of(runs, runs.comparison())
+    assert word == "undecided"
+    assert "equal" not in sentence
+    card = confirmation(results, None)[1]
+    assert "none is called equal" in card.note
+    assert "equal" not in card.title + card.alt + " ".join(card.table["verdict"])
+
+
 @pytest.mark.parametrize("maximised", [False, True])
 def test_confirmation_cards_say_what_they_are(maximised: bool) -> None:
     results = confirmed({"adam": 0.006, "adamw": 0.0061, "sgd": 0.009})
@@ -633,3 +693,61 @@ def test_confirmation_cards_say_what_they_are(maximised: bool) -> None:
         assert "nan" not in texts_of(card)
         assert "  " not in texts_of(card)
         assert len(card.table)
+
+
+# --- what is said -------------------------------------------------------------------------------
+
+
+def test_an_adaptive_search_leads_to_no_more_than_likely(usual: Modelled) -> None:
+    factor = usual.results.factor("frozen_layers")
+    tuned = usual.model.tuned(factor)
+    apart = np.linspace(0.0, 4.0, len(factor.levels))
+    draws = apart + 0.01 * np.random.default_rng(0).normal(size=(400, 5))
+    tuned = replace(tuned, mean=apart, draws=draws, optima=draws)
+
+    def title(sampler: str) -> str:
+        stored = replace(usual.results.stored, samplers=frozenset({sampler}))
+        results = replace(usual.results, stored=stored)
+        return forest(results, usual.model, factor, tuned, "undecided").title
+
+    assert title("tpe").endswith("every other choice of frozen layers is likely behind")
+    assert title("random").endswith("is behind by more than the noise")
+
+
+@pytest.mark.parametrize("draw", DRAWINGS)
+def test_a_score_is_told_as_it_is(draw: str, rewarded: Modelled) -> None:
+    for card in DRAWINGS[draw](rewarded):
+        assert "\N{MINUS SIGN}value" not in texts_of(card)
+        if draw != "interactions":
+            assert "The axis shows the negative of the value" in card.reading
+        else:
+            assert "dark is high" in card.reading
+
+
+def test_intervals_of_a_score_begin_with_the_lower_end(rewarded: Modelled) -> None:
+    assert compared.span_text(rewarded.results.scale, -7.0, 2.5) == "-2.5 to 7"
+
+
+def test_a_covariance_that_rounding_spoilt_is_drawn_from() -> None:
+    class Spoilt:
+        def joint(self, settings: Any) -> tuple[Any, Any]:
+            count = len(settings)
+            covariance = np.ones((count, count)) - 1e-6 * np.eye(count)
+            covariance[0, 1] += 1e-3
+            return np.zeros(count), covariance
+
+    draws = compared.posterior(Spoilt(), np.zeros((3, 1)), 10, np.random.default_rng(0))  # type: ignore[arg-type]
+    assert np.isfinite(draws).all()
+
+
+def test_the_model_of_final_values_says_what_it_leaves_out() -> None:
+    trials = mnist_like(200, states=False)
+    for it in trials:
+        it.intermediate_values = {s: 100.0 + s for s in it.intermediate_values}
+        if it.state == TrialState.PRUNED:
+            it.values = None
+    modelled = Modelled.of(in_memory(trials, attrs=OURS))
+    card = modelled.forest("optimizer")
+    assert "pruned ones are left out" in card.basis
+    assert "no place here" in card.note
+    assert "  " not in texts_of(card)

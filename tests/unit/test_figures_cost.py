@@ -250,7 +250,7 @@ def test_pareto_honours_directions() -> None:
     )
     assert card.title == f"{count} of 40 complete trials are not beaten in both objectives"
     assert (card.table["beaten"] == "no").sum() == count
-    assert "1 without a value of every objective is left out" in card.basis
+    assert "1 without a finite value of every objective is left out" in card.basis
 
 
 def test_not_beaten_agrees_with_the_definition() -> None:
@@ -486,7 +486,7 @@ def large(count: int = 10_000) -> Results:
     noise = np.random.default_rng(0).uniform(0.9, 1.1, count)
     trials = often(small.trials)
     trials["seconds"] *= noise
-    trials["value"] = (trials["value"] * noise).clip(upper=1)
+    trials["value"] = trials["last_value"] = (trials["value"] * noise).clip(upper=1)
     return replace(
         small,
         trials=trials,
@@ -516,3 +516,113 @@ def test_colours_are_those_of_the_theme() -> None:
         for trace in card.figure.data:
             colours = {trace.marker.color, getattr(trace, "line", None) and trace.line.color}
             assert colours - {None} <= known, card.key
+
+
+def test_parameters_may_have_the_names_of_columns() -> None:
+    names = (
+        "trial",
+        "seconds",
+        "outcome",
+        "value",
+        "beaten",
+        "on_the_line",
+        "objective 1",
+        "shown",
+    )
+    space: dict[str, BaseDistribution] = {name: FloatDistribution(0, 1) for name in names}
+    generator = np.random.default_rng(0)
+    trials = [
+        frozen(TrialState.COMPLETE, {name: generator.random() for name in names}, {},
+               generator.random(), {}, space=space)
+        for _ in range(12)
+    ]  # fmt: skip
+    results = built(trials)
+    table = cost(results).table
+    assert "seconds (parameter)" in table
+    assert table["seconds"].eq(10).all()
+    assert importance(results).table["parameter"].isin(names).all()
+    for it in trials:
+        it.values = [generator.random(), generator.random()]
+    table = pareto(built(trials, directions=("minimize", "maximize"))).table
+    assert {"objective 1", "objective 1 (parameter)", "beaten (parameter)"} <= set(table)
+
+
+def test_one_trial_and_one_step_are_not_plural() -> None:
+    trials = [frozen(TrialState.PRUNED, {"frozen_layers": 1}, {1: 0.5}, None, {})]
+    card = savings(built(trials))
+    assert "estimated from 1 trial." in card.basis
+    assert "all of 1 step," in card.note
+
+
+def test_pareto_leaves_out_what_is_infinite() -> None:
+    generator = np.random.default_rng(1)
+    space: dict[str, BaseDistribution] = {"x": FloatDistribution(0, 1)}
+    trials = []
+    for number in range(10):
+        it = frozen(TrialState.COMPLETE, {"x": 0.5}, {}, 0.0, {}, space=space)
+        it.values = [generator.random(), math.inf if number < 3 else generator.random()]
+        trials.append(it)
+    card = pareto(built(trials, directions=("minimize", "minimize")))
+    assert "3 without a finite value of every objective are left out." in card.basis
+    for text in (card.basis, card.alt):
+        assert "inf" not in text.replace("infinite", "").replace("finite", "")
+        assert "  " not in text
+    for it in trials:
+        it.values = [math.inf, 1.0]
+    with pytest.raises(CannotDraw, match="finite"):
+        pareto(built(trials, directions=("minimize", "minimize")))
+    three = pareto(several(("minimize",) * 3, count=2_100))
+    assert "  " not in three.basis
+
+
+def test_trials_without_a_start_have_no_wall_clock() -> None:
+    trials = [
+        frozen(TrialState.COMPLETE, {"frozen_layers": 1}, {20: value}, value, {})
+        for value in (0.1, 0.2)
+    ]
+    for it in trials:
+        it.datetime_start = None
+    results = built(trials)
+    results.trials["start"] = pd.NaT
+    results.trials["seconds"] = math.nan
+    assert "Wall clock" not in [it.label for it in key_facts(results)]
+    assert key_numbers([results, results]).table.set_index("what").iloc[-1, 0] == "not known"
+
+
+def test_the_cost_of_a_score_is_told_as_it_is() -> None:
+    trials = [
+        frozen(TrialState.COMPLETE, {"frozen_layers": 1}, {}, value, {},
+               BEGAN, BEGAN + timedelta(seconds=seconds))
+        for value, seconds in ((7.1, 100), (2.0, 10))
+    ]  # fmt: skip
+    card = cost(built(trials, directions=["maximize"]))
+    assert "reached 7.1 in" in card.title
+    assert "-" not in card.title + card.alt
+    assert "The axis shows the negative of the value: lower is better." in card.reading
+
+
+def test_pruned_trials_have_no_place_where_intermediate_values_are_something_else() -> None:
+    trials = mnist_like(60, states=False)
+    for it in trials:
+        it.intermediate_values = {s: 100 + s for s in it.intermediate_values}
+        if it.state == TrialState.PRUNED:
+            it.values = [100.0]
+    results = built(trials, OURS)
+    assert not results.steps_are_values
+    card = cost(results)
+    card_holds(card)
+    assert "Its intermediate values are another quantity" in card.basis
+    assert set(card.table["outcome"]) == {COMPLETE}
+
+
+def test_importance_says_why_it_cannot() -> None:
+    trials = [
+        frozen(TrialState.COMPLETE, {"learning_rate": 0.01 + n / 100}, {}, 1.0 + n, {})
+        for n in range(12)
+    ]
+    with pytest.raises(CannotDraw, match="a single one has all the importance"):
+        importance(built(trials))
+    for n, it in enumerate(trials):
+        it.values = [(-1) ** n * 1e299]
+    with pytest.raises(CannotDraw, match="too large"):
+        importance(built(trials))

@@ -516,3 +516,80 @@ def test_plain_and_short() -> None:
     assert theme.plain(HOSTILE) == "&lt;/script&gt;&lt;b&gt;x"
     assert theme.short("a" * 30, 10) == "a" * 9 + "…"
     assert theme.short("a & b") == "a &amp; b"
+
+
+def rewarded(values: Sequence[float], **more: Any) -> Results:
+    return study(
+        [simple(n, value, **more) for n, value in enumerate(values)], ("maximize",), attrs={}
+    )
+
+
+@pytest.mark.parametrize("draw", [history, curves, parallel])
+def test_a_score_that_is_maximised_is_told_as_it_is(draw: Drawing) -> None:
+    generator = np.random.default_rng(0)
+    params = [{"learning_rate": float(10 ** generator.uniform(-4, 0))} for _ in range(12)]
+    trials = [simple(n, 1.0 + n, params=it) for n, it in enumerate(params)]
+    (card,) = cards_of(draw, study(trials, ("maximize",), attrs={}))
+    assert "The axis shows the negative of the value: lower is better." in card.reading
+    for text in (card.title, card.basis, card.alt):
+        assert not re.search(r"[-\N{MINUS SIGN}](\d|value)", text)
+    assert " · -" not in card.figure.to_json()
+
+
+def test_history_of_a_score_rises() -> None:
+    card = history(rewarded([1.0, 7.1, 3.0]))
+    assert card.title == (
+        "Trial 1 of 3 reached the best value, 7.1; the one after it was no better"
+    )
+    assert "rises from 1 to 7.1 in 1 improvement" in card.alt
+    pruned = history(rewarded([1.0, 7.1], state=TrialState.PRUNED))
+    assert pruned.title == "No trial is complete: the highest value, 7.1, is from pruned trial 1"
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize("most", [1e38, 1e300, 1.7e308])
+@pytest.mark.parametrize("least", [1e-300, 1.0, -1.7e308])
+def test_huge_values_are_drawn_without_a_warning(direction: str, most: float, least: float) -> None:
+    values = [least, 1.0, most, 3.0, most / 7]
+    trials = [
+        simple(n, value, params={"learning_rate": 10.0**-n}) for n, value in enumerate(values)
+    ]
+    trials.append(simple(5, None, state=TrialState.FAIL))
+    results = study(trials, (direction,), attrs={})
+    for draw in FIGURES:
+        for card in cards_of(draw, results):
+            assert not re.search(r"\b(nan|inf|None)\b", texts_of(card))
+            assert "Infinity" not in card.figure.to_json()
+
+
+def test_intermediate_values_that_are_something_else_stay_among_themselves() -> None:
+    trials = mnist_like(60)
+    for it in trials:
+        it.intermediate_values = {s: 100.0 + s for s in it.intermediate_values}
+        if it.state == TrialState.PRUNED:
+            it.values = None
+    results = study(trials)
+    assert not results.steps_are_values
+    shown = words.last_shown(results)
+    pruned = words.of_outcome(results, PRUNED)
+    assert shown[pruned].isna().all()
+    assert len(words.complete_shown(results)) == results.count(COMPLETE)
+    for draw in (history, parallel):
+        (card,) = cards_of(draw, results)
+        assert "intermediate values are another quantity" in card.basis.lower()
+        assert "last value" not in texts_of(card)
+        assert "  " not in texts_of(card)
+    card = curves(results)
+    assert "median intermediate value" in card.table
+    assert card.table["median intermediate value"].min() > 100
+    assert card.figure.layout.yaxis.title.text.startswith("intermediate value")
+    assert "another quantity" in card.basis
+
+
+def test_reasons_that_are_no_text_are_left_out() -> None:
+    reasons: list[Any] = [{"a": 1}, 3, None, "killed (signal 9)"]
+    trials = [simple(9, 0.1)] + [
+        simple(n, None, state=TrialState.FAIL, attrs={"reason": it}) for n, it in enumerate(reasons)
+    ]
+    (card, *_) = cards_of(failures, study(trials))
+    assert card.note == "Why trials failed: killed (signal 9): 1."

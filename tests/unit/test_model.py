@@ -388,7 +388,7 @@ def test_no_model_says_what_is_missing() -> None:
         return str(found.value)
 
     few = in_memory(simple(7, lambda i: 0.1 + i))
-    assert why(few) == "7 of its trials have a value so far; a model needs 8."
+    assert why(few) == "A model needs 8 trials with a value, and 7 trials had one."
     assert why(in_memory([])) == "No parameter of this study has two values."
     single: dict[str, BaseDistribution] = {
         "optimizer": CategoricalDistribution(("adam",)), "x": FloatDistribution(1, 1),

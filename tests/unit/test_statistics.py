@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tuner.report.statistics.intervals import differences, ratio_interval, t_interval
-from tuner.report.statistics.paired import PairedComparison, compare, smallest_difference
+from tuner.report.statistics.paired import PairedComparison, compare
 from tuner.report.statistics.rates import Rate, wilson
 
 Array = npt.NDArray[np.float64]
@@ -310,28 +310,3 @@ class TestPaired:
     def test_what_cannot_be_compared(self, errors: list[float], more: dict[str, float]) -> None:
         with pytest.raises(ValueError, match=r"A comparison needs|The margin is above 0"):
             compare(errors, **more)
-
-
-class TestSmallestDifference:
-    def test_it_is_found_as_often_as_promised(self) -> None:
-        smallest = smallest_difference(0.008, 10_000, 10)
-        random = np.random.default_rng(0)
-        low = random.binomial(10_000, 0.008 - smallest / 2, (4000, 10))
-        high = random.binomial(10_000, 0.008 + smallest / 2, (4000, 10))
-        assert np.mean(stats.ttest_rel(high, low, axis=1).pvalue < 0.05) == pytest.approx(
-            0.8, abs=0.025
-        )
-
-    def test_more_of_anything_finds_less(self) -> None:
-        few = smallest_difference(0.01, 10_000, 5)
-        assert few > smallest_difference(0.01, 10_000, 10) > smallest_difference(0.01, 10_000, 20)
-        assert smallest_difference(0.01, 40_000, 5) == pytest.approx(few / 2)
-        assert smallest_difference(0.01, 10_000, 5, power=0.9) > few
-        assert smallest_difference(0.01, 10_000, 2) > few
-
-    @pytest.mark.parametrize(
-        "wrong", [(0.0, 100, 5), (1.0, 100, 5), (0.1, 0, 5), (0.1, 100, 1), (0.1, 100, 5, 0.01)]
-    )
-    def test_out_of_range(self, wrong: tuple[float, int, int]) -> None:
-        with pytest.raises(ValueError, match="Give an error"):
-            smallest_difference(*wrong)

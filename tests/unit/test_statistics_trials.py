@@ -1,4 +1,4 @@
-"""The expected best, savings, importances and helpers of curves: what a study's trials say."""
+"""The expected best, savings and importances: what a study's trials say."""
 
 import importlib.util
 import itertools
@@ -7,7 +7,6 @@ import math
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 import optuna
 import pytest
 from hypothesis import given, settings
@@ -22,7 +21,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuner.report.statistics import importances as module
 from tuner.report.statistics.budget import expected_best, expected_best_bands
-from tuner.report.statistics.curves import best_so_far, thin
 from tuner.report.statistics.importances import FANOVA, PED_ANOVA, Importances, importances
 from tuner.report.statistics.savings import Savings, time_saved
 
@@ -177,13 +175,8 @@ class TestImportances:
 
     @pytest.fixture(autouse=True)
     def few_resamples(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        for name in ("_PED_ANOVA", "_FANOVA"):
-            method = getattr(module, name)
-            monkeypatch.setattr(
-                module,
-                name,
-                module._Method(method.name, 4, method.most_trials, method.evaluator),
-            )
+        for name in ("_MOST_RESAMPLES", "_FANOVA_RESAMPLES"):
+            monkeypatch.setattr(module, name, 4)
 
     def medians(self, found: Importances, method: str) -> dict[str, float]:
         return {it.parameter: it.median for it in found.found if it.method == method}
@@ -207,11 +200,14 @@ class TestImportances:
             trials, "minimize", generator(3)
         )
 
-    def test_many_trials_without_fanova_and_from_a_part(self) -> None:
+    def test_many_trials_from_a_part(self) -> None:
         found = importances(self.trials(700), "minimize", generator())
-        assert {it.method for it in found.found} == {PED_ANOVA}
-        assert {it.trials for it in found.found} == {600}
+        sizes = {it.method: it.trials for it in found.found}
+        assert sizes == {PED_ANOVA: 600, FANOVA: 120}
         assert found.trials == 700
+        # Of very many trials some are drawn first.
+        small = self.trials(20) * 120
+        assert importances(small, "minimize", generator()).trials == 2400
 
     def test_without_scikit_learn(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
@@ -246,7 +242,39 @@ class TestImportances:
             )
             for i in range(12)
         ]
-        assert importances(trials, "minimize", generator()).found == ()
+        with pytest.raises(ValueError, match="Fewer than two parameters vary"):
+            importances(trials, "minimize", generator())
+
+    def test_one_parameter_has_all_the_importance(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "_resampled", lambda *_: pytest.fail("worked for nothing"))
+        trials = self.trials(20)
+        for trial in trials:
+            trial.params = {"lr": trial.params["lr"]}
+            trial.distributions = {"lr": self.SPACE["lr"]}
+        with pytest.raises(ValueError, match="a single one has all the importance"):
+            importances(trials, "minimize", generator())
+
+    @pytest.mark.parametrize("huge", [1e299, 1e308])
+    def test_values_that_are_too_large(self, huge: float) -> None:
+        trials = self.trials(20)
+        for i, trial in enumerate(trials):
+            trial.values = [huge if i % 2 else -huge]
+        with pytest.raises(ValueError, match=r"too large to be compared\.$"):
+            importances(trials, "minimize", generator())
+
+    def test_ranges_that_single_precision_cannot_hold(self) -> None:
+        trials = self.trials(40)
+        for i, trial in enumerate(trials):
+            trial.params |= {"wide": (i - 20) * 1e306, "long": (i - 20) * 1e60}
+            trial.distributions = {
+                **trial.distributions,
+                "wide": FloatDistribution(-1e308, 1e308),
+                "long": FloatDistribution(-1e62, 1e62),
+            }
+        found = importances(trials, "minimize", generator())
+        assert found.left_out == {"wide": "its range is too wide"}
+        assert next(iter(self.medians(found, FANOVA))) == "lr"
+        assert "long" in self.medians(found, FANOVA)
 
     def test_only_complete_trials_with_a_value_count(self) -> None:
         trials = self.trials(12)
@@ -328,28 +356,57 @@ class TestImportances:
         assert capfd.readouterr() == ("", "")
 
 
-class TestCurves:
-    def test_thin_keeps_a_seeded_part_in_order(self) -> None:
-        numbers = np.arange(100, 200)
-        kept = thin(numbers, 10, generator(1))
-        assert len(set(kept)) == 10
-        assert set(kept) <= set(numbers)
-        assert (np.diff(kept) > 0).all()
-        assert np.array_equal(kept, thin(numbers, 10, generator(1)))
-        assert not np.array_equal(kept, thin(numbers, 10, generator(2)))
+class TestTimeOfImportances:
+    """How much work is planned: as counted, the time of any study is about the same."""
 
-    def test_thin_keeps_few(self) -> None:
-        assert thin([3, 1, 2], 3, generator()).tolist() == [3, 1, 2]
-        assert thin([], 3, generator()).tolist() == []
-        assert thin([3, 1, 2], 0, generator()).tolist() == []
-        with pytest.raises(ValueError, match="at least 0"):
-            thin([1], -1, generator())
+    def space(self, levels: list[int], numbers: int) -> dict[str, BaseDistribution]:
+        found: dict[str, BaseDistribution] = {
+            f"c{i}": CategoricalDistribution([str(level) for level in range(count)])
+            for i, count in enumerate(levels)
+        }
+        return found | {f"x{i}": FloatDistribution(0, 1) for i in range(numbers)}
 
-    def test_best_so_far(self) -> None:
-        values = [NAN, 3.0, 4.0, NAN, 1.0, 2.0]
-        lowest: npt.NDArray[np.float64] = best_so_far(values, "minimize")
-        np.testing.assert_array_equal(lowest, [NAN, 3, 3, 3, 1, 1])
-        np.testing.assert_array_equal(best_so_far(values, "maximize"), [NAN, 3, 4, 4, 4, 4])
-        assert best_so_far([], "minimize").tolist() == []
-        with pytest.raises(ValueError, match="minimize or maximize"):
-            best_so_far(values, "lower")  # type: ignore[arg-type]
+    @pytest.mark.parametrize("trials", [46, 500, 10_000])
+    def test_a_study_like_mnist_keeps_fanova(self, trials: int) -> None:
+        method = module._fanova(self.space([7, 8, 5], 1), trials)
+        assert method is not None
+        assert method.resamples == 10
+
+    @pytest.mark.parametrize(
+        ("levels", "numbers"), [([8], 1), ([9], 1), ([], 2), ([], 30), ([2] * 20, 3)]
+    )
+    def test_as_many_trees_as_there_is_time_for(self, levels: list[int], numbers: int) -> None:
+        method = module._fanova(self.space(levels, numbers), 120)
+        assert method is not None
+        assert method.size == 120
+
+    @pytest.mark.parametrize(
+        ("levels", "numbers"), [([10], 1), ([30], 1), ([2000], 1), ([9, 9], 4), ([], 200)]
+    )
+    def test_too_many_levels_or_parameters_for_fanova(
+        self, levels: list[int], numbers: int
+    ) -> None:
+        assert module._fanova(self.space(levels, numbers), 120) is None
+
+    @pytest.mark.parametrize(
+        ("levels", "numbers"), [([7, 8, 5], 1), ([], 6), ([], 100), ([200] * 3, 3), ([2] * 60, 4)]
+    )
+    @pytest.mark.parametrize("trials", [12, 500, 10_000])
+    def test_ped_anova_does_no_more_than_its_share(
+        self, levels: list[int], numbers: int, trials: int
+    ) -> None:
+        method = module._ped_anova(self.space(levels, numbers), trials)
+        assert method.size == trials or 50 <= method.size <= 600
+        assert 5 <= method.resamples <= 40
+        wide = len(levels) + numbers + sum(levels) / 15
+        work = method.resamples * wide * (100 + method.size)
+        assert work <= module._PED_ANOVA_WORK or method.resamples == 5
+
+    def test_many_levels_are_judged_at_once(self) -> None:
+        random, space, trials = generator(), self.space([30], 1), []
+        for _ in range(40):
+            params: dict[str, Any] = {"c0": str(random.integers(30)), "x0": random.random()}
+            trials.append(create_trial(value=params["x0"], params=params, distributions=space))
+        found = importances(trials, "minimize", generator())
+        assert {it.method for it in found.found} == {PED_ANOVA}
+        assert found.found[0].parameter == "x0"

@@ -7,6 +7,7 @@ import numpy as np
 
 from tuner import wording
 from tuner.report.cards import CannotDraw, Tile
+from tuner.report.factors import Factor
 from tuner.report.material import Judged, Material
 from tuner.report.plots import confirmed, facts
 from tuner.report.plots.best import command_of
@@ -50,7 +51,8 @@ def headline(material: Material) -> str:
         return f"No {joined(names).replace(' and ', ' or ')} stands out yet"
     sentence = "; ".join(claims)
     # A level's name stays as it is written.
-    ours = any(sentence.startswith(_short(it.factor.label).lower()) for it in material.judged)
+    labels = (_short(it.factor.label).lower() for it in material.judged)
+    ours = sentence.startswith(("every ", *labels))
     return sentence[0].upper() + sentence[1:] if ours else sentence
 
 
@@ -68,7 +70,7 @@ def _confirmed(material: Material) -> str:
 
 
 def _claim(it: Judged) -> str:
-    label, leader = _short(it.factor.label).lower(), _level(it, it.verdict.leader)
+    label, leader = _short(it.factor.label).lower(), _level(it.factor, it.verdict.leader)
     if it.verdict.word == EQUAL:
         return f"every {label} is {EQUAL}"
     return f"{leader} is {'the' if it.verdict.word == CLEAR else 'likely the'} best {label}"
@@ -107,7 +109,9 @@ def _best_sentence(material: Material) -> str:
         return ""
     count = wording.count(results.count(COMPLETE), "completed trial")
     score = facts.score_text(results.scale, facts.shown_best(results))
-    seen = f"The best of {count} has a {facts.score_label(results.scale)} of {score}"
+    label = facts.score_label(results.scale)
+    article = "an" if label[0] in "aeiou" else "a"
+    seen = f"The best of {count} has {article} {label} of {score}"
     again = _again(material)
     if again is None:
         return f"{seen}."
@@ -146,7 +150,7 @@ def _adaptive_sentence(material: Material) -> str:
     samplers = ", ".join(sorted(results.stored.samplers)) or "its sampler is not known"
     return (
         f"The search chose its own trials ({samplers}), {counts[most]} of {counts.sum()} with "
-        f"{_short(factor.texts[most])}: its preference is weak evidence, so nothing here is called "
+        f"{_level(factor, most)}: its preference is weak evidence, so nothing here is called "
         f"more than {LIKELY}."
     )
 
@@ -265,11 +269,9 @@ def method(material: Material) -> str:
 COVERAGE = ""
 
 
-def _level(it: Judged, place: int) -> str:
-    text = _short(it.factor.texts[place])
-    if isinstance(it.factor.levels[place], str):
-        return text
-    return f"{_short(it.factor.label).lower()} {text}"
+def _level(factor: Factor, place: int) -> str:
+    text = _short(factor.texts[place])
+    return text if isinstance(factor.levels[place], str) else f"{factor.label.lower()} {text}"
 
 
 def _levels(it: Judged, places: list[int]) -> str:

@@ -249,9 +249,9 @@ def _dependence(material: Material) -> Section | None:
 
 def _curves(results: Results) -> Section:
     return Section(
-        "curves",
+        "trials",
         "Every trial",
-        "Curves",
+        "Trials",
         cards=[
             *cards_of("curves", "Learning curves", lambda: curves.curves(results)),
             *cards_of("parallel", "All settings at once", lambda: parallel.parallel(results)),

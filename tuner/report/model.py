@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tuner import wording
 from tuner.report.factors import Factor, Knob
 from tuner.report.results import COMPLETE, DIVERGED, PRUNED, Results
 from tuner.report.statistics.levels import CANDIDATES, WIDENING, TunedLevels, tuned_levels
@@ -112,10 +113,12 @@ def model_of(results: Results) -> StudyModel:
     reports = reports_of(results)
     trials = reports["number"].unique()
     if len(trials) < LEAST_TRIALS:
-        raise NoModel(
-            f"{len(trials)} of its trials have a value so far; a model needs {LEAST_TRIALS}."
-        )
-    if reports["modelled"].abs().max() > _GREATEST:
+        have = wording.count(len(trials), "trial")
+        raise NoModel(f"A model needs {LEAST_TRIALS} trials with a value, and {have} had one.")
+    finite = reports.loc[np.isfinite(reports["modelled"]), "modelled"]
+    if finite.empty:
+        raise NoModel("No trial has a finite value.")
+    if finite.abs().max() > _GREATEST:
         raise NoModel(f"Some of its values are beyond {_GREATEST:g}; no model can hold them.")
     ceiling = ceiling_of(results, reports["modelled"])
     capped = reports["modelled"].where(~reports["diverged"], np.inf).clip(upper=ceiling)

@@ -65,7 +65,7 @@ def write(studies: Sequence[str], storage: str, outputs: Outputs) -> Iterator[st
         materials = read_materials(database, studies)
         report = compose(materials)
         with _writing(page):
-            _replace(page, render(report).encode())
+            _replace(page, render(report).encode(errors="replace"))
         size = wording.size(page.stat().st_size)
         yield f"{report.chapters[0].cover.headline}."
         yield f"The report is in {page} ({size}); open it in a browser."
@@ -95,6 +95,8 @@ def _check(page: Path, outputs: Outputs) -> None:
             raise UsageError(f"--out is {page}, and that is a folder; name a file.")
         if not page.absolute().parent.is_dir():
             raise UsageError(f"--out is {page}, and there is no folder {page.parent}; make it.")
+        if not (page.exists() or os.access(page.absolute().parent, os.W_OK)):
+            raise UsageError(f"--out is {page}, and nothing can be written into {page.parent}.")
     for flag, folder in (("--csv", outputs.csv), ("--png", outputs.png)):
         if folder is None:
             continue
@@ -164,8 +166,8 @@ def _write_tables(materials: Sequence[Material], report: Report, folder: Path) -
         folder.mkdir(parents=True, exist_ok=True)
         for key, frame in tables.items():
             named = frame.index.name is not None
-            _replace(folder / f"{key}.csv", frame.to_csv(index=named).encode())
-    return f"{wording.count(len(tables), 'table')} are in {folder}."
+            _replace(folder / f"{key}.csv", frame.to_csv(index=named).encode(errors="replace"))
+    return f"Wrote {wording.count(len(tables), 'table')} into {folder}."
 
 
 def frames(results: Results) -> dict[str, pd.DataFrame]:
@@ -184,7 +186,7 @@ def _write_pictures(report: Report, folder: Path) -> str:
     with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _draw([titled(it) for it in cards.values()], [folder / f"{key}.png" for key in cards])
-    return f"{wording.count(len(cards), 'picture')} are in {folder}."
+    return f"Wrote {wording.count(len(cards), 'picture')} into {folder}."
 
 
 def _draw(figures: list[go.Figure], files: list[Path]) -> None:

@@ -115,7 +115,7 @@ def render(report: Report) -> str:
         slot for division in divisions for part in division.parts for slot in part.slots
     ]  # fmt: skip
     script = _file("page.js")
-    return _template().render(
+    page = _template().render(
         report=report,
         divisions=divisions,
         style=Markup(_file("page.css")),  # noqa: S704 - our own file
@@ -128,6 +128,7 @@ def render(report: Report) -> str:
         version=__version__,
         made=dt.datetime.now(dt.UTC),
     )
+    return page.lstrip()  # the macros' lines
 
 
 @functools.cache

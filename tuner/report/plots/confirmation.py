@@ -17,7 +17,9 @@ from tuner.report.plots.confirmed import (
     shrinkages,
     verdict_of,
 )
+from tuner.report.plots.facts import score_label, score_text
 from tuner.report.plots.ratios import ratios
+from tuner.report.plots.words import axis_text
 from tuner.report.results import Results
 from tuner.report.statistics.intervals import Interval, t_interval
 from tuner.report.statistics.levels import CONFIDENCE
@@ -57,7 +59,8 @@ def _alone(runs: ConfirmedRuns, mean: Interval) -> str:
     span = compared.span_text(runs.scale, mean.low, mean.high)
     return (
         f"On {len(runs.seeds)} fresh seeds the configuration has a mean "
-        f"{theme.plain(runs.scale.label)} of {runs.scale.text(mean.estimate)} (95 %: {span})"
+        f"{theme.plain(score_label(runs.scale))} of {score_text(runs.scale, mean.estimate)} "
+        f"(95 %: {span})"
     )
 
 
@@ -75,7 +78,7 @@ def _runs_card(
     scale, order = runs.scale, _order(means)
     low, high = float(np.nanmin(runs.errors)), float(np.nanmax(runs.errors))
     spans = [compared.span_text(scale, it.low, it.high) for it in means]
-    below = [f"mean {scale.text(it.estimate)}" for it in means]
+    below = [f"mean {score_text(scale, it.estimate)}" for it in means]
     figure = theme.new_figure(height=100 + _ROW * len(order))
     figure.add_traces([_lines(runs, order), _dots(runs, order), _means(runs, means, spans, order)])
     figure.update_layout(
@@ -86,15 +89,16 @@ def _runs_card(
         ),
     )  # fmt: skip
     said = [
-        f"{theme.plain(runs.labels[it])} {scale.text(means[it].estimate)} (95 %: {spans[it]})"
+        f"{theme.plain(runs.labels[it])} {score_text(scale, means[it].estimate)} "
+        f"(95 %: {spans[it]})"
         for it in order
     ]
-    label = theme.plain(scale.label)
+    label = theme.plain(score_label(scale))
     return Card(
         key="confirmation-runs",
         title=title,
         reading="Each dot is a run; a line joins the runs of one seed. Diamonds are means with "
-        "their 95 % interval.",
+        f"their 95 % interval.{axis_text(scale)}",
         basis=basis_of(confirm, runs),
         alt=f"Mean {label} over {len(runs.seeds)} seeds, the best first: {', '.join(said)}.",
         figure=figure,
@@ -128,7 +132,7 @@ def _dots(runs: ConfirmedRuns, order: list[int]) -> go.Scatter:
         marker={"size": 7, "color": theme.faint(theme.LIGHT["complete"], 0.65)},
         customdata=[
             f"{theme.short(runs.labels[at], 40)}, seed {theme.short(runs.seeds[block])}: "
-            f"{runs.scale.text(runs.errors[block, at])}"
+            f"{score_text(runs.scale, runs.errors[block, at])}"
             for _, at, block in places
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -146,8 +150,8 @@ def _means(
         marker={"symbol": "diamond", "size": 11, "color": theme.LIGHT["ink"]},
         error_x=error_bars([means[it] for it in order], theme.LIGHT["ink"]),
         customdata=[
-            f"{theme.short(runs.labels[it], 40)}: mean {runs.scale.text(means[it].estimate)} "
-            f"(95 %: {spans[it]})"
+            f"{theme.short(runs.labels[it], 40)}: mean "
+            f"{score_text(runs.scale, means[it].estimate)} (95 %: {spans[it]})"
             for it in order
         ],
         hovertemplate="%{customdata}<extra></extra>",
@@ -173,6 +177,7 @@ def _shrinkage_text(confirm: Results, runs: ConfirmedRuns, seen: list[Shrinkage]
     of = "The configuration" if len(seen) == 1 else theme.plain(runs.labels[best])
     change = scale.ratio(it.mean, it.seen).replace("+-", "\N{MINUS SIGN}")
     return (
-        f"{of} had a {theme.plain(scale.label)} of {scale.text(it.seen)} in the search and has "
-        f"{scale.text(it.mean)} on average here ({change}): the best of many is partly luck."
+        f"{of} had a {theme.plain(score_label(scale))} of {score_text(scale, it.seen)} in the "
+        f"search and has {score_text(scale, it.mean)} on average here ({change}): the best of many "
+        "is partly luck."
     )

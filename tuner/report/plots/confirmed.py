@@ -1,7 +1,7 @@
 """Configurations that were run again on the same seeds: which run is which, and the verdict."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,9 @@ import pandas as pd
 from tuner import wording
 from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
-from tuner.report.plots import ticks, words
+from tuner.report.plots import words
 from tuner.report.plots.best import params_of
-from tuner.report.results import COMPLETE, Results
+from tuner.report.results import COMPLETE, DIVERGED, FAILED, PRUNED, Results
 from tuner.report.scale import Scale
 from tuner.report.statistics.intervals import Interval
 from tuner.report.statistics.paired import LEVEL, PairedComparison, Rival, compare
@@ -32,8 +32,11 @@ Array = npt.NDArray[np.float64]
 
 # Of a trial: its configuration's error on the test set.
 TEST_ATTR = "test_error"
-# Of values that are no shares, differences below so much of the best count as none.
-_MARGIN_SHARE = 0.05
+# Of fewer shared seeds nothing is called clear or equal: a paired t test says little then, and a
+# two-sided Wilcoxon test on five can't go below 0.06.
+LEAST_SEEDS = 5
+# Of values that are no shares, no difference is small to everybody: nothing is called equal.
+_NO_MARGIN = 1e-12
 _DIGITS = 12  # of a number that is the same in two studies
 
 
@@ -47,7 +50,8 @@ class ConfirmedRuns:
         seeds: of the blocks.
         params: of the configurations.
         scale: how the errors are shown.
-        lost: how many runs ended without a value.
+        lost: how many runs ended without a value, of each configuration.
+        lost_in_all: those of configurations without any value, too.
     """
 
     labels: list[str]
@@ -55,21 +59,18 @@ class ConfirmedRuns:
     seeds: list[object]
     params: list[dict[str, object]]
     scale: Scale
-    lost: int
+    lost: list[int]
+    lost_in_all: int
 
     @property
     def margin(self) -> float:
         """Means that differ by less are equal."""
-        if self.scale.share:
-            return MARGIN
-        return _MARGIN_SHARE * float(np.nanmin(np.abs(np.nanmean(self.errors, axis=0)))) or 1e-12
+        return MARGIN if self.scale.share else _NO_MARGIN
 
     @property
     def margin_text(self) -> str:
-        """The margin in words."""
-        if self.scale.share:
-            return "0.1 point"
-        return ticks.number_text(float(f"{self.margin:.2g}"))
+        """The margin in words; "" where there is none."""
+        return "0.1 point" if self.scale.share else ""
 
     def comparison(self) -> PairedComparison:
         """The configurations compared on the seeds that they share."""
@@ -98,13 +99,15 @@ def pairs(confirm: Results) -> ConfirmedRuns:
     order = [it for it in dict.fromkeys(keys.values()) if it in table]
     first = {key: number for number, key in reversed(keys.items())}
     params = [params_of(confirm, first[it]) for it in order]
+    lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, FAILED)]
     return ConfirmedRuns(
         labels=_labels(confirm, params),
         errors=table[order].to_numpy(float),
         seeds=list(table.index),
         params=params,
         scale=scale,
-        lost=int(confirm.count("pruned", "diverged", "failed")),
+        lost=[lost.count(it) for it in order],
+        lost_in_all=len(lost),
     )
 
 
@@ -163,13 +166,20 @@ def _text(factor: Factor, params: Mapping[str, object]) -> str:
 
 
 def rival_word(rival: Rival, margin_text: str) -> str:
-    """What is known of a configuration against the winner."""
-    worse = rival.p < LEVEL
-    if worse and rival.equal_to_winner:
+    """What is known of a configuration against the winner.
+
+    Args:
+        rival: the configuration.
+        margin_text: see `ConfirmedRuns`.
+    """
+    if rival.blocks < LEAST_SEEDS:
+        return UNDECIDED
+    worse, equal = rival.p < LEVEL, bool(margin_text) and rival.equal_to_winner
+    if worse and equal:
         return f"worse, but within {margin_text}"
     if worse:
         return "clearly worse"
-    return f"equal within {margin_text}" if rival.equal_to_winner else "undecided"
+    return f"equal within {margin_text}" if equal else UNDECIDED
 
 
 def verdict_of(runs: ConfirmedRuns, comparison: PairedComparison) -> tuple[str, str]:
@@ -177,25 +187,43 @@ def verdict_of(runs: ConfirmedRuns, comparison: PairedComparison) -> tuple[str, 
 
     The labels in the sentence are as somebody gave them.
     """
+    word, sentence = _verdict(runs, comparison)
+    lost = runs.lost[comparison.winner]
+    if lost:
+        of = wording.count(lost + comparison.runs[comparison.winner], "run")
+        sentence += f"; {lost} of its {of} did not finish"
+    return word, f"{sentence}."
+
+
+def _verdict(runs: ConfirmedRuns, comparison: PairedComparison) -> tuple[str, str]:
     winner, p_best = runs.labels[comparison.winner], comparison.p_best[comparison.winner]
-    rivals, seeds = comparison.rivals, len(runs.seeds)
-    equal = all(it.equal_to_winner for it in rivals)
+    rivals, fewest = comparison.rivals, min(it.blocks for it in comparison.rivals)
+    said = [rival_word(it, runs.margin_text) for it in rivals]
+    equal = all("within" in it for it in said)
     count = f"{len(rivals)} rivals" if len(rivals) > 1 else "rival"
-    if p_best >= CLEAR_FROM:
+    on = _seeds_text(rivals)
+    if p_best >= CLEAR_FROM and fewest >= LEAST_SEEDS:
         but = f", though by less than {runs.margin_text}" if equal else ""
-        return CLEAR, f"On {seeds} shared seeds {winner} beats its {count}{but}."
+        return CLEAR, f"{on} {winner} beats its {count}{but}"
     if equal:
         word = f"equal within {runs.margin_text}"
-        return word, f"On {seeds} shared seeds {winner} and its {count} are {word}."
-    if p_best >= LIKELY_FROM:
-        return LIKELY, f"On {seeds} shared seeds {winner} is likely better than its {count}."
-    beaten = [runs.labels[it.index] for it in rivals if it.p < LEVEL]
-    rest = len(rivals) - len(beaten)
-    also = f"; {len(beaten)} of {count} are beaten" if beaten and rest else ""
-    return (
-        UNDECIDED,
-        f"On {seeds} shared seeds {winner} has the lowest mean, by less than the noise{also}.",
-    )
+        return word, f"{on} {winner} and its {count} are {word}"
+    if p_best >= LIKELY_FROM and fewest >= 2:
+        return LIKELY, f"{on} {winner} is likely better than its {count}"
+    if fewest < LEAST_SEEDS:
+        return UNDECIDED, f"{on} {winner} has the best mean, but so few say little"
+    beaten = sum("worse" in it for it in said)
+    also = f"; {beaten} of {count} {'is' if beaten == 1 else 'are'} beaten" if beaten else ""
+    return UNDECIDED, f"{on} {winner} has the best mean, by less than the noise{also}"
+
+
+def _seeds_text(rivals: Sequence[Rival]) -> str:
+    """On how many seeds the winner was compared; the fewest, where rivals differ in it."""
+    blocks = [it.blocks for it in rivals]
+    if not min(blocks):
+        return "Without a shared seed for every rival,"
+    least = "at least " if max(blocks) > min(blocks) else ""
+    return f"On {least}{wording.count(min(blocks), 'shared seed')}"
 
 
 @dataclass(frozen=True)
@@ -234,11 +262,12 @@ def basis_of(confirm: Results, runs: ConfirmedRuns) -> str:
     """The n of a figure of the runs, and what became of those without a value."""
     per = np.isfinite(runs.errors).sum(axis=0)
     each = f"{per.min()}" if per.min() == per.max() else f"{per.min()} to {per.max()}"
-    lost = wording.count(runs.lost, "run") if runs.lost else ""
+    lost = wording.count(runs.lost_in_all, "run") if runs.lost_in_all else ""
     return words.basis_of(
         confirm,
         f"{wording.count(len(runs.labels), 'configuration')} on "
-        f"{wording.count(len(runs.seeds), 'shared seed')}, {each} complete runs each.",
+        f"{wording.count(len(runs.seeds), 'shared seed')}, {each} complete "
+        f"{'run' if each == '1' else 'runs'} each.",
         f"{lost} without a final value left out: pairs are compared where both ended."
         if lost
         else "",

@@ -257,5 +257,7 @@ def _alt(drawn: _Drawn) -> str:
     for step in dict.fromkeys((first, last)):
         here = steps.loc[steps["step"] == step, "shown"]
         count = wording.count(len(here), "trial")
-        texts.append(f"{count} at {axis.text(step)}, median {score_text(drawn.scale, here.median())}")
+        texts.append(
+            f"{count} at {axis.text(step)}, median {score_text(drawn.scale, here.median())}"
+        )
     return f"Learning curves: {'; '.join(texts)}."

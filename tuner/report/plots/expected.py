@@ -250,6 +250,5 @@ def _alt(results: Results, drawn: _Drawn) -> str:
         f"{score_text(scale, last[it][0])}"
         for it in drawn.bands
     ]
-    return (
-        f"Expected best {theme.plain(score_label(scale))} from 1 to 50 random trials: {', '.join(said)}."
-    )
+    label = theme.plain(score_label(scale))
+    return f"Expected best {label} from 1 to 50 random trials: {', '.join(said)}."

@@ -73,8 +73,7 @@ def _drawn(results: Results) -> _Drawn:
     span = end - start if end > start else abs(start) or 1.0
     most = math.log10(_GREATEST) if results.scale.log else _GREATEST
     edges = {
-        it: float(results.scale.from_model(min(end + up * span, most)))
-        for it, up in _EDGE.items()
+        it: float(results.scale.from_model(min(end + up * span, most))) for it, up in _EDGE.items()
     }
     top = max([high, *(edge for it, edge in edges.items() if results.count(it))])
     complete = words.complete_shown(results)
@@ -134,7 +133,9 @@ def _best_so_far(results: Results, drawn: _Drawn) -> go.Scatter:
     ended = words.of_outcome(results, *ENDED)
     numbers = [*drawn.records.index, max(ended.max(), drawn.records.index[-1])]
     values = [*drawn.records, drawn.records.iloc[-1]]
-    texts = [f"best from trial {n}: {score_text(results.scale, v)}" for n, v in drawn.records.items()]
+    texts = [
+        f"best from trial {n}: {score_text(results.scale, v)}" for n, v in drawn.records.items()
+    ]
     return go.Scatter(
         x=numbers,
         y=values,
@@ -218,9 +219,7 @@ def _alt(results: Results, drawn: _Drawn) -> str:
     count = wording.count(int(drawn.shown.notna().sum()), "trial")
     text = f"{count} with values from {low} to {high}."
     if len(drawn.records) == 1:
-        text += (
-            f" The first complete one, {score_text(scale, drawn.records.iloc[0])}, is the best."
-        )
+        text += f" The first complete one, {score_text(scale, drawn.records.iloc[0])}, is the best."
     elif len(drawn.records):
         first, last = (score_text(scale, drawn.records.iloc[it]) for it in (0, -1))
         steps = wording.count(len(drawn.records) - 1, "improvement")

@@ -140,7 +140,10 @@ def _note(results: Results, found: Importances) -> str:
         "what matters, which then looks less important than it is."
     )
     if not _of(found, FANOVA):
-        said += f" {FANOVA} is left away: it takes too long with so many levels or parameters, or is not installed."
+        said += (
+            f" {FANOVA} is left away: it takes too long with so many levels or parameters, or is "
+            "not installed."
+        )
     if results.scale.log:
         said += f" Values are compared as logarithms of the {score_label(results.scale)}."
     return said + " Intervals are 5 % to 95 % of a bootstrap over trials."

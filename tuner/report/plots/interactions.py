@@ -122,7 +122,8 @@ def _card(results: Results, model: StudyModel, pair: Pair) -> Card:
         title=_finding(pair),
         reading=f"Each cell is the tuned {theme.plain(score_label(results.scale))}"
         f"{' in per cent' if results.scale.share else ''}, all else chosen for that cell; dark is "
-        f"{'high' if turned(results.scale) else 'low'}. Pale cells with a question mark are mostly extrapolated.",
+        f"{'high' if turned(results.scale) else 'low'}. Pale cells with a question mark "
+        "are mostly extrapolated.",
         basis=compared.basis(
             results, model, f"{none} of {pair.trials.size} cells have no trial." if none else "",
             *left_out,

@@ -267,9 +267,7 @@ def _finding(results: Results, drawn: _Drawn) -> str:
 def _alt(results: Results, drawn: _Drawn) -> str:
     order = sorted(drawn.axes, key=lambda it: -drawn.telling[it.name])
     names = words.joined([theme.plain(it.label.lower()) for it in order[:_MOST_AXES_NARROW]])
-    low, high = (
-        score_text(results.scale, it) for it in (drawn.shown.min(), drawn.shown.max())
-    )
+    low, high = (score_text(results.scale, it) for it in (drawn.shown.min(), drawn.shown.max()))
     diverged = results.count(DIVERGED)
     more = f" {wording.count(diverged, 'trial')} diverged." if diverged else ""
     return (

@@ -46,11 +46,10 @@ def pareto(results: Results) -> Card:
     values = results.values[results.trials["outcome"] == COMPLETE]
     values = values[np.isfinite(values).all(axis=1)]
     if values.empty:
-        raise CannotDraw("No trial completed, so there is nothing to weigh against each other.")
-    scales = [
-        scale_of(f"objective {place + 1}", direction, values[place])
-        for place, direction in enumerate(results.directions)
-    ]
+        raise CannotDraw(
+            "No trial completed with finite values: there is nothing to weigh against each other."
+        )
+    scales = _scales(results, values)
     shown = pd.DataFrame({p: it.shown(values[p]) for p, it in enumerate(scales)}, values.index)
     signs = np.array([1.0 if it == "minimize" else -1.0 for it in results.directions])
     best = pd.Series(not_beaten(values.to_numpy(float) * signs), values.index)
@@ -75,6 +74,13 @@ def pareto(results: Results) -> Card:
         note="A trial is beaten when another is at least as good in every objective and better in "
         "one. Where an objective is to be maximised, the axis shows its negative.",
     )
+
+
+def _scales(results: Results, values: pd.DataFrame) -> list[Scale]:
+    return [
+        scale_of(f"objective {place + 1}", direction, values[place])
+        for place, direction in enumerate(results.directions)
+    ]
 
 
 def _finding(best: int, count: int, how_many: str) -> str:

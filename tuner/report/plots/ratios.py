@@ -8,6 +8,7 @@ from plotly import graph_objects as go
 from tuner.report.cards import Card
 from tuner.report.plots import compared, theme
 from tuner.report.plots.confirmed import (
+    LEAST_SEEDS,
     ConfirmedRuns,
     Shrinkage,
     basis_of,
@@ -16,7 +17,7 @@ from tuner.report.plots.confirmed import (
 )
 from tuner.report.results import Results
 from tuner.report.statistics.intervals import Interval
-from tuner.report.statistics.paired import LEVEL, PairedComparison, Rival
+from tuner.report.statistics.paired import PairedComparison, Rival
 
 _ROW = 46  # px
 
@@ -54,12 +55,19 @@ def ratios(
         table=_table(runs, comparison, rivals, seen),
         narrow={"xaxis.nticks": 4},
         note="The winner was chosen after looking, so intervals are widened and p corrected (Holm) "
-        f"for all pairs ({pair_count:,}), by paired t tests. Equal means that two "
-        f"one-sided tests rule out a difference of {runs.margin_text}. A12 is the chance that a "
-        "run of it errs more than one of the winner. Holm's correction is sharper than the "
-        "widening, so a p may be small where an interval just reaches the winner."
+        f"for all pairs ({pair_count:,}), by paired t tests. "
+        f"{_equal_text(runs)}On fewer than {LEAST_SEEDS} shared seeds all is undecided. A12 is the "
+        "chance that a run of it errs more than one of the winner. Holm's correction is sharper "
+        "than the widening, so a p may be small where an interval just reaches the winner."
         + (f" That all are alike: Friedman p = {friedman:.2g}." if friedman is not None else ""),
     )
+
+
+def _equal_text(runs: ConfirmedRuns) -> str:
+    """What equal means, with a space behind it."""
+    if not runs.margin_text:
+        return "How small a difference is none is not known for such values: none is called equal. "
+    return f"Equal means that two one-sided tests rule out a difference of {runs.margin_text}. "
 
 
 def _title(winner: str, verdicts: list[str], margin: str) -> str:
@@ -101,7 +109,7 @@ def _figure(
 ) -> go.Figure:
     figure = theme.new_figure(height=80 + _ROW * len(rivals), showlegend=False)
     for sure in (False, True):
-        rows = [i for i, it in enumerate(rivals) if (it.p < LEVEL) == sure]
+        rows = [i for i in range(len(rivals)) if ("worse" in verdicts[i]) == sure]
         colour = theme.LIGHT["ink"] if sure else theme.LIGHT["muted"]
         figure.add_trace(
             go.Scatter(

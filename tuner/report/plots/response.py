@@ -35,9 +35,9 @@ def response(results: Results, model: StudyModel) -> Card:
     return Card(
         key=words.key_of("response", drawn.knob.name),
         title=_finding(drawn),
-        reading=f"Lines are the {theme.plain(score_label(results.scale))} that the model expects with all "
-        f"else tuned, with their 95 % band; the dotted line is the best {label}. Marks are runs, "
-        "whatever their other settings: hollow ones pruned, triangles at the top diverged."
+        reading=f"Lines are the {theme.plain(score_label(results.scale))} that the model expects "
+        f"with all else tuned, with their 95 % band; the dotted line is the best {label}. Marks "
+        "are runs, whatever their other settings: hollow ones pruned, triangles on top diverged."
         f"{words.axis_text(results.scale)}",
         basis=compared.basis(results, model, drawn.unseen),
         alt=_alt(results, drawn),

@@ -271,10 +271,11 @@ def _note(results: Results, pruning: Savings | None) -> str:
         return "Seconds are those that the trials tell, summed over all workers."
     factor = explaining(results)
     alike = f" with the same {factor.name}" if factor else ""
+    steps = wording.count(results.max_step or 0, "step")
     return (
         f"A pruned trial is taken to cost, had it run on, the median of the complete ones{alike}; "
-        f"where fewer than three are complete, its own pace for all of "
-        f"{wording.count(results.max_step or 0, 'step')}, at most the dearest complete trial. The interval is a bootstrap over trials: it says how "
-        "much hangs on which trials were drawn, not whether these assumptions hold. Without "
-        "pruning, a search would also have tried other configurations."
+        f"where fewer than three are complete, its own pace for all of {steps}, at most the "
+        "dearest complete trial. The interval is a bootstrap over trials: it says how much hangs "
+        "on which trials were drawn, not whether these assumptions hold. Without pruning, a search "
+        "would also have tried other configurations."
     )

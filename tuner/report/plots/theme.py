@@ -175,6 +175,7 @@ def second_line(text: str) -> str:
 
 # Of an axis that shows a single value: so much beside it.
 _ALONE = 0.2
+_GREATEST_POWER = 307.0  # of ten, that a number holds
 
 
 def value_axis(scale: Scale, low: float, high: float, **more: Any) -> dict[str, Any]:
@@ -217,7 +218,11 @@ def _padded(scale: Scale, low: float, high: float) -> tuple[float, float]:
 
 
 def _ends(scale: Scale, start: float, end: float) -> tuple[float, float]:
-    return (10.0**start, 10.0**end) if scale.log else (start, end)
+    if not scale.log:
+        return start, end
+    held = (min(max(it, -_GREATEST_POWER), _GREATEST_POWER) for it in (start, end))
+    low, high = (10.0**it for it in held)
+    return low, high
 
 
 @dataclass(frozen=True)

@@ -100,23 +100,17 @@ def importances(
         raise ValueError(
             f"Importances need {LEAST_TRIALS} complete trials or more; there are {len(counted)}."
         )
-    values = [trial.values[0] for trial in counted]
-    if max(map(abs, values)) > _TOO_LARGE:
-        raise ValueError(f"Some values are beyond {_TOO_LARGE:g}, too large to be compared.")
-    if len(set(values)) == 1:
-        raise ValueError("All complete trials have the same value: no parameter made a difference.")
+    _check([trial.values[0] for trial in counted])
     space, left_out = _judged(counted)
     if len(space) < LEAST_PARAMETERS:
         raise ValueError(
             "Fewer than two parameters vary and are in every complete trial; a single one has all "
             "the importance."
         )
+    chosen = np.arange(len(counted))
     if len(counted) > _MOST_DRAWN_FROM:
-        chosen = generator.choice(len(counted), _MOST_DRAWN_FROM, replace=False)
-        drawn = [counted[i] for i in np.sort(chosen)]
-    else:
-        drawn = counted
-    bare = [_bare(trial, space) for trial in drawn]
+        chosen = np.sort(generator.choice(chosen, _MOST_DRAWN_FROM, replace=False))
+    bare = [_bare(counted[i], space) for i in chosen]
     methods = [_ped_anova(space, len(bare)), _fanova(space, len(bare))]
     found = [
         importance
@@ -129,6 +123,13 @@ def importances(
 
 def _counts(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.COMPLETE and bool(np.isfinite(trial.values[0]))
+
+
+def _check(values: list[float]) -> None:
+    if max(map(abs, values)) > _TOO_LARGE:
+        raise ValueError(f"Some values are beyond {_TOO_LARGE:g}, too large to be compared.")
+    if len(set(values)) == 1:
+        raise ValueError("All complete trials have the same value: no parameter made a difference.")
 
 
 def _judged(trials: list[FrozenTrial]) -> tuple[dict[str, BaseDistribution], dict[str, str]]:

@@ -23,7 +23,6 @@ import numpy.typing as npt
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.nonparametric import rank_compare_2indep
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
 from tuner.report.statistics.intervals import Interval, differences, ratio_interval, t_interval
@@ -146,30 +145,6 @@ def compare(
         blocks=int(np.isfinite(runs).all(axis=1).sum()),
         margin=margin,
     )
-
-
-def smallest_difference(error: float, images: int, seeds: int, power: float = 0.8) -> float:
-    """The smallest difference that a paired t test at 5 % finds with this power.
-
-    It takes each run to err on each image independently (binomial), so a run's variance is
-    error * (1 - error) / images and a difference has twice that. That is what it costs to count
-    errors on few images; noise from run to run raises it, which makes this a lower bound for runs
-    on different images. Runs on the same images share the hard ones, which lowers it; but then
-    more seeds say nothing about how well those images stand for others.
-
-    Args:
-        error: of both configurations, about, between 0 and 1.
-        images: how many are judged in a run.
-        seeds: how many pairs of runs, at least 2.
-        power: between 0.05 and 1.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
-    if not 0 < error < 1 or images < 1 or seeds < 2 or not LEVEL < power < 1:
-        raise ValueError("Give an error between 0 and 1, images, two seeds or more, and a power.")
-    effect = TTestPower().solve_power(nobs=seeds, alpha=LEVEL, power=power)
-    return float(effect) * math.sqrt(2 * error * (1 - error) / images)
 
 
 def _winner(means: tuple[Interval, ...], finished: npt.NDArray[np.intp]) -> int:
