@@ -244,6 +244,7 @@ def test_words_remain_without_figures(tmp_path: Path, lost: str, script: str, sa
         assert opened.console
 
 
+@pytest.mark.soak
 def test_many_figures_on_canvas(tmp_path: Path) -> None:
     """More than a browser has WebGL contexts for: those in view are there."""
     file = tmp_path / "report.html"

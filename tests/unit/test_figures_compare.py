@@ -341,7 +341,7 @@ def test_interactions_find_a_choice_that_depends() -> None:
     modelled = Modelled.of(in_memory(trials, attrs={}))
     (card,) = interactions(modelled.results, modelled.model)
     assert card.title == (
-        "The best frozen layers depends on the optimizer: likely 0 for one and 2 for two"
+        "The best frozen layers seems to depend on the optimizer: likely 0 for one and 2 for two"
     )
     assert "swapping their best choices costs ×" in card.note
     single = response(modelled.results, modelled.model)

@@ -157,11 +157,11 @@ def _finding(pair: Pair) -> str:
         (best,) = by_choice
         levels = theme.plain(pair.context.label.lower())
         if not open_ones:
-            return f"The best {other} is {names[best]} whatever the {levels}"
+            return f"The best {other} is likely {names[best]} whatever the {levels}"
         count = f"{len(told)} of {len(pair.rows)} levels of {levels}"
         return f"The best {other} is likely {names[best]} for {count}{rest}"
     clear = {best for i, best in told if p_best[i].max() >= _CLEAR}
-    verb = "depends" if len(clear) > 1 else "may depend"
+    verb = "seems to depend" if len(clear) > 1 else "may depend"
     parts = [
         f"{names[best]} for {_listed(pair, rows)}"
         for best, rows in sorted(by_choice.items(), key=lambda it: -len(it[1]))

@@ -276,9 +276,10 @@ def fit(rows: Rows, axes: tuple[Axis, ...], generator: np.random.Generator) -> S
     Raises:
         ValueError: fewer than 5 rows, or all of them alike.
     """
-    if len(rows) < 5 or np.ptp(rows.value) == 0:
-        raise ValueError("a model needs at least 5 reports with different values")
     centre, unit = float(rows.value.mean()), float(rows.value.std())
+    alike = np.ptp(rows.value) == 0 or not 0 < unit < math.inf  # tiny differences have no spread
+    if len(rows) < 5 or alike:
+        raise ValueError("a model needs at least 5 reports with different values")
     middle, spread = _prior(axes)
     x = np.hstack([rows.settings, rows.step[:, np.newaxis], rows.trial[:, np.newaxis]])
     y = (rows.value - centre) / unit
