@@ -31,7 +31,7 @@ from sqlalchemy.engine import make_url
 
 from tests.conftest import DRIVERS, ENVIRONMENT, ROOT
 from tests.e2e.bad_input import Case, in_process
-from tests.e2e.browser import Page, open_page
+from tests.e2e.browser import Page, browser_program, open_page
 from tests.e2e.test_page_browser import BEYOND, SETTLED, look, quiet
 from tests.e2e.test_status import command
 from tests.samples import BEGAN, OURS, SPACE, frozen, in_memory, mnist_like, stored
@@ -344,7 +344,7 @@ ORIGINS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # The sections of a study with one objective; further ones come where there is something to say.
-SECTIONS = {"search", "factors", "interactions", "curves", "importance", "cost", "failures",
+SECTIONS = {"search", "factors", "interactions", "trials", "importance", "cost", "failures",
             "provenance"}  # fmt: skip
 
 
@@ -476,7 +476,7 @@ def test_tables_in_full(tmp_path: Path) -> None:
     code, out, err = reported(tmp_path, "--study", "mnist", "--storage", url, "--csv", "a/b")
     assert (code, err) == (0, "")
     found = {it.name for it in (tmp_path / "a" / "b").iterdir()}
-    assert sentences(out)[-1] == f"{len(found)} tables are in a/b."
+    assert sentences(out)[-1] == f"Wrote {len(found)} tables into a/b."
     frame = pd.read_csv(tmp_path / "a/b/trials.csv", index_col="number")
     assert len(frame) == 13
     assert frame["value"].tolist() == [it.value for it in trials]
@@ -548,11 +548,11 @@ def test_pictures_need_kaleido_which_is_told_before_the_work(
 
 
 def test_pictures(small: str, tmp_path: Path) -> None:
-    pytest.importorskip("kaleido", reason="kaleido is an extra, and not installed")
+    browser_program()  # skips without one, and fails under CI
     code, out, err = reported(tmp_path, "--study", "mnist", "--storage", small, "--png", "pictures")
     assert (code, err) == (0, "")
     pictures = list((tmp_path / "pictures").iterdir())
-    assert sentences(out)[-1] == f"{len(pictures)} pictures are in pictures."
+    assert sentences(out)[-1] == f"Wrote {len(pictures)} pictures into pictures."
     assert len(pictures) >= 15
     assert all(it.read_bytes().startswith(b"\x89PNG") for it in pictures)
 
