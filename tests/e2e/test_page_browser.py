@@ -111,7 +111,15 @@ def test_draws_every_figure(page: Page) -> None:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [1400, 1000, 768, 390, 320])
+@pytest.mark.parametrize(
+    "width",
+    [
+        1400,
+        *(pytest.param(it, marks=pytest.mark.soak) for it in (1000, 768)),
+        390,
+        320,
+    ],
+)
 def test_fits_every_width(page: Page, width: int, dark: bool) -> None:
     look(page, width, dark=dark)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
