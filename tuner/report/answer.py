@@ -270,7 +270,7 @@ COVERAGE = (
     "On 1,600 simulated studies with a known truth, of 105 trials each, 95 % intervals of balanced "
     "designs held 93 to 98 % of the true values, those of adaptive ones 92 to 98 %; least, 77 to "
     "98 %, for frozen layers, where the model expects too much of trials that were stopped early. "
-    "Of 83 verdicts of likely or more 94 % named the best level, and all one within 0.1 point of it."
+    "Of 83 verdicts of likely or more 94 % named the best level, and all one within 0.1 point."
 )
 
 
