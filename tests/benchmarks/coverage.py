@@ -1,6 +1,6 @@
 """Are the report's intervals and verdicts to be believed? Simulated studies with a known truth.
 
-    python -m tests.benchmarks.coverage            # 200 studies a design, about 15 minutes
+    python -m tests.benchmarks.coverage            # 200 studies a design, about half an hour
     python -m tests.benchmarks.coverage 20         # so many studies a design
 
 Each study has another truth, drawn at random: which optimizer is best and by how much, each one's

@@ -1,6 +1,6 @@
 """How fast is the report, beside Optuna's own frames and figures of the same study?
 
-    python -m tests.benchmarks.report              # 100 and 10,000 trials, about 10 minutes
+    python -m tests.benchmarks.report              # 100 and 10,000 trials, about 5 minutes
     python -m tests.benchmarks.report 100
 
 Samples (`tests.samples`) with 7 steps and 12 attributes a trial, in a SQLite file; each way in a

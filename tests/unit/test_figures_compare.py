@@ -16,6 +16,7 @@ from scipy import stats
 from tests.samples import BEGAN, OURS, SPACE, frozen, in_memory, mnist_like
 from tests.unit.test_figures_search import HOSTILE, many, texts_of
 from tuner.report.cards import CannotDraw, Card
+from tuner.report.material import Material
 from tuner.report.model import StudyModel, knob_settings, random_settings
 from tuner.report.plots import compared, words
 from tuner.report.plots.confirmation import confirmation
@@ -80,7 +81,7 @@ class Modelled:
 
     @staticmethod
     def of(results: Results) -> "Modelled":
-        return Modelled(results, compared.study_model(results))
+        return Modelled(results, Material(results).model)
 
     def forest(self, name: str, verdict: str = "undecided") -> Card:
         factor = self.results.factor(name)
@@ -428,7 +429,7 @@ def test_response_needs_a_knob() -> None:
 def test_too_few_trials_are_said(count: int) -> None:
     trials = mnist_like(count, states=False) if count else []
     with pytest.raises(CannotDraw) as raised:
-        compared.study_model(in_memory(trials, attrs=OURS))
+        _ = Material(in_memory(trials, attrs=OURS)).model
     assert str(raised.value).endswith(".")
 
 

@@ -3,6 +3,8 @@
 No sentence here is stronger than its evidence: what an adaptive search prefers is said to be that.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from tuner import wording
@@ -56,6 +58,7 @@ def headline(material: Material) -> str:
     return sentence[0].upper() + sentence[1:] if ours else sentence
 
 
+@lru_cache(maxsize=8)  # asked for by headline, lead and command
 def _confirmed(material: Material) -> str:
     """What the confirmation found; "" where there is none, or where it says nothing."""
     if material.confirm is None:

@@ -6,9 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner import wording
-from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
-from tuner.report.model import NoModel, StudyModel, model_of
+from tuner.report.model import StudyModel
 from tuner.report.plots import theme, words
 from tuner.report.plots.facts import score_text, turned
 from tuner.report.results import DIVERGED, FAILED, PRUNED, Results
@@ -23,18 +22,6 @@ ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 # Names of the factor and the knob that people ask about first.
 FIRST_FACTOR = "optimizer"
 RATES = ("learning_rate", "lr")
-
-
-def study_model(results: Results) -> StudyModel:
-    """A study's model.
-
-    Raises:
-        CannotDraw: there is too little to model; it says what is missing.
-    """
-    try:
-        return model_of(results)
-    except NoModel as error:
-        raise CannotDraw(str(error)) from error
 
 
 def basis(results: Results, model: StudyModel, *sentences: str) -> str:

@@ -1,8 +1,8 @@
 """The levels of a factor, each with all other settings tuned for it.
 
 Raw means of an adaptive search compare tuned levels with untuned ones. So for each level the model
-first picks the settings that suit it best, tried or not; what is compared is the expected error of
-a new run there, as `tuner confirm --per-level` would measure it.
+first picks the settings that suit it best, tried or not. Its interval is that of new runs there;
+which level is best is judged by the lowest error that each can reach at any settings.
 """
 
 from dataclasses import dataclass

@@ -32,7 +32,7 @@ _MOST_NUMBERS = 5e7
 # Reports of one trial say nearly the same: so many of them, spread evenly over log(step).
 REPORTS_PER_TRIAL = 5
 # How far the likeness of two reports reaches, by their distance to this power: 2 would be an
-# infinitely smooth response, which real ones are not (intervals then hold 85 % instead of 95 %); 1
+# infinitely smooth response, which real ones are not (intervals were then too narrow); 1
 # lets a curve's course change, as it does where training stalls.
 KNOB_POWER, STEP_POWER = 1.5, 1.0
 # In place of a setting that a trial has not, and of the trial where a new run is asked for: the
