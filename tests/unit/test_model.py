@@ -308,7 +308,6 @@ def levels_of(draws: Array) -> TunedLevels:
         p_best=p_best,
         optima=draws,
         draws=draws,
-        trials=np.ones(count, int),
     )
 
 
@@ -359,7 +358,6 @@ def test_levels_are_compared_at_their_own_best_settings() -> None:
     assert tuned.draws.shape == (DRAWS, 2)
     assert (tuned.low < tuned.mean).all()
     assert (tuned.mean < tuned.high).all()
-    assert tuned.trials.tolist() == [(level == 0).sum(), (level == 1).sum()]
     assert pool[:, 1].tolist() == [0] * 101  # it is the caller's
 
 
@@ -519,7 +517,7 @@ def test_parameters_that_a_trial_has_not_are_none() -> None:
     assert np.isfinite(tuned.draws).all()
     assert tuned.p_best[0] > 0.6
     nesterov = model.tuned(results.factor("nesterov"))
-    assert nesterov.trials.sum() == 20  # of sgd alone
+    assert nesterov.p_best.sum() == 1
 
 
 def test_drawn_settings_have_the_parameters_of_those_that_were_tried() -> None:

@@ -54,7 +54,6 @@ def levels(p_best: Sequence[float], draws: np.ndarray | None = None) -> TunedLev
         p_best=np.array(p_best),
         optima=draws,
         draws=draws,
-        trials=np.full(count, 5),
     )
 
 
@@ -266,7 +265,6 @@ def tuned_of(factor: Factor) -> TunedLevels:
         p_best=np.full(count, 1 / count),
         optima=np.tile(mean, (10, 1)),
         draws=np.tile(mean, (10, 1)),
-        trials=np.full(count, 9),
     )
 
 

@@ -42,7 +42,6 @@ class TunedLevels:
             all comparisons at once, so that it needs no further correction. They sum to 1.
         optima: `(n_draws, n_levels)`, draws of the lowest value that each level can reach.
         draws: `(n_draws, n_levels)`, draws of the expected values at `settings`.
-        trials: `(n_levels,)`, trials with a report at this level.
     """
 
     settings: Array
@@ -52,7 +51,6 @@ class TunedLevels:
     p_best: Array
     optima: Array
     draws: Array
-    trials: npt.NDArray[np.int64]
 
     @property
     def leader(self) -> int:
@@ -100,10 +98,6 @@ def tuned_levels(
     places = picks + by_level.shape[2] * np.arange(levels)
     draws = by_level[:, np.arange(levels), picks]
     spread = WIDENING * np.sqrt(np.diag(covariance)[places]) * _NORMAL
-    at_level = model.rows.settings[:, column]
-    trials = np.array(
-        [len(np.unique(model.rows.trial[at_level == level])) for level in range(levels)]
-    )
     return TunedLevels(
         settings=promising[places],
         mean=mean[places],
@@ -112,7 +106,6 @@ def tuned_levels(
         p_best=p_best,
         optima=optima,
         draws=draws,
-        trials=trials,
     )
 
 
