@@ -7,13 +7,15 @@ many of the four stages to freeze? Each trial trains 5 epochs; hopeless ones are
 """
 
 import math
+from pathlib import Path
+from typing import Any
 
 import keras
 import optuna
 from keras import layers
 from optuna import distributions
 
-from tuner.finetune import BatchNormalization, FineTune, mnist
+from tuner.finetune import BatchNormalization, FineTune, error_of, mnist, mnist_test
 
 STAGES = ("conv1", "conv2", "conv3", "dense")  # from the input on; frozen_layers counts them
 OPTIMIZERS = {
@@ -32,6 +34,8 @@ metric = "val_error"  # share of 10,000 validation digits that is wrong
 direction = "minimize"
 max_step = 20  # steps are quarter epochs
 steps_per_epoch = 4  # people are shown epochs
+data = "MNIST, handwritten digits, by Y. LeCun and C. Cortes; CC BY-SA 3.0"
+test_images = 10_000  # other digits, which no search sees
 space: dict[str, distributions.BaseDistribution] = {
     "learning_rate": distributions.FloatDistribution(1e-4, 1.0, log=True),
     "optimizer": distributions.CategoricalDistribution(tuple(OPTIMIZERS)),
@@ -74,12 +78,31 @@ prepare = task.prepare  # once a worker: train the base on digits 0 to 4, or loa
 footprint = task.footprint  # what it keeps on the disk, for --dry-run
 
 
+def configuration(chosen: dict[str, Any]) -> dict[str, Any]:
+    """What the task is told of a trial's parameters."""
+    return {
+        "optimizer": OPTIMIZERS[chosen["optimizer"]](chosen["learning_rate"]),
+        "init": chosen["init"],
+        "frozen_stages": chosen["frozen_layers"],
+        "schedule": schedule,
+    }
+
+
 def objective(trial: optuna.Trial) -> float:
-    chosen = trial.params
-    return task.run(
-        trial,
-        optimizer=OPTIMIZERS[chosen["optimizer"]](chosen["learning_rate"]),
-        init=chosen["init"],
-        frozen_stages=chosen["frozen_layers"],
-        schedule=schedule,
-    )
+    return task.run(trial, **configuration(trial.params))
+
+
+def final(trial: optuna.Trial) -> None:
+    """As the objective, but on training and validation digits: for the model that is kept."""
+    task.run_final(trial, **configuration(trial.params))
+
+
+def validate(model_file: Path) -> dict[str, float]:
+    digits = mnist()
+    images, labels = digits.validation_images, digits.validation_labels
+    return {"validation_error": error_of(model_file, images, labels)}
+
+
+def test(model_file: Path) -> dict[str, float]:
+    """Only a confirmation asks for it."""
+    return {"test_error": error_of(model_file, *mnist_test())}

@@ -21,8 +21,10 @@ from tuner.errors import (
     StudyGone,
     TooManyFailed,
     TunerError,
+    UsageError,
 )
 from tuner.launch import CLOSED_BY
+from tuner.levels import design_of
 from tuner.machine import AUTO, thread_variables
 from tuner.settings import DaemonSettings
 from tuner.storage import (
@@ -39,7 +41,7 @@ from tuner.storage import (
     studies_with_claims,
     this_process,
 )
-from tuner.study import STUDIES_DIRECTORY
+from tuner.study import STUDIES_DIRECTORY, find_again
 from tuner.supervise import REAP_SECONDS, Limits, Signals, Supervisor, follow
 from tuner.work import Assignment
 
@@ -197,6 +199,9 @@ class _Daemon:
                 most_failed=request.most_failed,
                 trial_timeout=request.trial_timeout,
                 worker=0,
+                design=design_of(
+                    wanted.compare, wanted.configurations, search["sampler"], wanted.snapshot
+                ),
             )
         )
         return Supervisor(
@@ -218,11 +223,11 @@ class _Daemon:
 
 
 def _find(file: str) -> Path | None:
-    """The study file on this host: where the run had it, else in ``studies``."""
-    for path in (Path(file), STUDIES_DIRECTORY / Path(file).name):
-        if path.is_file():
-            return path
-    return None
+    """The study file on this host, if it is here."""
+    try:
+        return find_again(file)
+    except UsageError:
+        return None
 
 
 def _hash(file: Path) -> str:

@@ -5,10 +5,12 @@ Nothing is written: no database, no cache, no compiled Python.
 
 import contextlib
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -25,10 +27,11 @@ from rich.text import Text
 
 from tuner import wording
 from tuner.cache import Kept
+from tuner.design import Design
 from tuner.errors import NoDatabase
 from tuner.flags import SETTINGS, Source
+from tuner.levels import check_compare, design_of
 from tuner.look import Look, look
-from tuner.machine import thread_variables
 from tuner.search import (
     PRUNING_IN_WORDS,
     REDUCTION_FACTOR,
@@ -41,6 +44,7 @@ from tuner.search import (
 from tuner.seeds import draw_study_seed
 from tuner.settings import RunSettings
 from tuner.storage import StudyPreview, open_database, preview, this_process
+from tuner.storage.attributes import ARM_ATTR
 from tuner.study import Snapshot
 
 SAMPLES = 3
@@ -70,6 +74,12 @@ class _Plan:
     def snapshot(self) -> Snapshot:
         """What the study file declares."""
         return self.look.snapshot
+
+    @property
+    def design(self) -> Design | None:
+        """How the trials are dealt to arms."""
+        compare = self.stored.compare if self.stored else self.settings.compare
+        return design_of(compare, [], self.settings.sampler, self.snapshot)
 
     @property
     def trials(self) -> list[FrozenTrial]:
@@ -119,10 +129,11 @@ def dry_run(settings: RunSettings, console: Console) -> None:
 
 
 def _plan(settings: RunSettings, console: Console) -> _Plan:
-    variables = {**thread_variables(settings.workers), **settings.variables()}
     with console.status(Text(f"loading {settings.study_file} ...")):
-        seen = look(settings.study_file, variables)
+        seen = look(settings.study_file, settings.worker_variables())
     check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
+    if settings.compare is not None:
+        check_compare(settings.compare, settings.sampler, seen.snapshot, settings.trials)
     try:
         with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
             shown_url = database.url
@@ -132,6 +143,7 @@ def _plan(settings: RunSettings, console: Console) -> _Plan:
                 seen.snapshot,
                 seed=settings.seed,
                 precision=settings.precision,
+                compare=settings.compare,
             )
     except NoDatabase:
         stored, shown_url = None, wording.redact(settings.storage)
@@ -151,11 +163,12 @@ def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
         "cache_gb": f"{settings.cache_gb:g} GB",
         "timeout": _seconds(settings.timeout),
         "trial_timeout": _seconds(settings.trial_timeout),
+        "compare": (plan.stored.compare if plan.stored else settings.compare) or "nothing",
         "detach": "yes" if settings.detach else "no",
         "quiet": "yes" if settings.quiet else "no",
     }
     names = ["study", "study_name", "trials", *(name.replace("-", "_") for name in SETTINGS)]
-    for name in [*names, "detach"]:
+    for name in [*names, "compare", "detach"]:
         if name not in given.values:
             continue  # another command's
         source = str(given.sources[name])
@@ -201,7 +214,7 @@ def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
         return
     yield "trial", *space
     waiting = [trial for trial in plan.trials if trial.state == TrialState.WAITING]
-    study = _copy_of_study(plan)
+    dealt: list[int] = []  # arms of the trials that are shown
     for index in range(SAMPLES):
         if index < len(waiting):  # a run takes these first, as they are
             number = waiting[index].number
@@ -211,13 +224,34 @@ def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
             }
         else:
             number = len(plan.trials) + index - len(waiting)
-            context = SearchContext(plan.seed, number, space)
-            study.sampler = make_sampler(plan.settings.sampler, context)
-            params = study.ask(fixed_distributions=space).params
+            params = _draw(plan, number, space, dealt)
         yield str(number), *(wording.number(params.get(name, "?")) for name in space)
 
 
-def _copy_of_study(plan: _Plan) -> optuna.Study:
+def _draw(
+    plan: _Plan, number: int, space: dict[str, BaseDistribution], dealt: list[int]
+) -> dict[str, Any]:
+    """The parameters of the trial with this number; with arms, its arm is added to ``dealt``."""
+    design = plan.design
+    if design is None:
+        study = _copy_of_study(plan, plan.trials)
+    else:
+        there = [(it.system_attrs.get(ARM_ATTR), it) for it in plan.trials]
+        alive = [its for its, it in there if its is not None and it.state != TrialState.FAIL]
+        arm = design.next_arm(Counter([*alive, *dealt]))
+        mine = [it for its, it in there if its == arm]
+        study = _copy_of_study(plan, mine)
+        study.enqueue_trial(design.arms[arm])
+        if design.paired:
+            number = len(mine) + dealt.count(arm)
+        dealt.append(arm)
+    study.sampler = make_sampler(
+        plan.settings.sampler, SearchContext(plan.seed, number, plan.snapshot.distributions())
+    )
+    return study.ask(fixed_distributions=space).params
+
+
+def _copy_of_study(plan: _Plan, trials: Sequence[FrozenTrial]) -> optuna.Study:
     """The study in memory, as a sampler of the run would find it now."""
     study = optuna.create_study(
         study_name=plan.settings.study,  # hyperband's brackets depend on it
@@ -225,7 +259,7 @@ def _copy_of_study(plan: _Plan) -> optuna.Study:
         pruner=make_pruner(plan.settings.pruner, plan.snapshot),
     )
     # One that waits would be taken by `ask`; samplers do not look at it.
-    study.add_trials([trial for trial in plan.trials if trial.state != TrialState.WAITING])
+    study.add_trials([trial for trial in trials if trial.state != TrialState.WAITING])
     return study
 
 

@@ -1,9 +1,14 @@
-"""What `tuner run` does: open the database, start the engine, supervise, and sum up."""
+"""What `tuner run` does: open the database, start the engine, supervise, and sum up.
+
+Other commands that run trials (`confirm`, `replay`, `export`) bring a study of their own to its
+target in the same way.
+"""
 
 import contextlib
+import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import optuna
@@ -11,8 +16,8 @@ from rich.console import Console
 
 from tuner import interrupt, wording
 from tuner.artifacts import Artifacts
+from tuner.design import Design
 from tuner.display import Display, LiveDisplay, PlainDisplay
-from tuner.engines.interface import Engine
 from tuner.errors import (
     Interrupted,
     NoDatabase,
@@ -23,6 +28,7 @@ from tuner.errors import (
     TooManyFailures,
     TunerError,
 )
+from tuner.levels import design_of
 from tuner.loading import Loading, loaded
 from tuner.scoreboard import Scoreboard
 from tuner.settings import RunSettings
@@ -38,16 +44,71 @@ from tuner.storage import (
     close_reached,
     open_database,
     open_request,
+    read_stored,
     register,
 )
 from tuner.study import Snapshot
 from tuner.summary import summarise, summarise_detached
-from tuner.supervise import Limits, Signals, Supervisor, follow
+from tuner.supervise import Limits, Signals, Supervisor, Watch, follow
 from tuner.work import Assignment
 
 
+@dataclass(frozen=True)
+class Enrolled:
+    """A study that is in the database, and how its trials are run.
+
+    Attributes:
+        design: how they are dealt to arms, or None.
+        how: the same in words, for the first line: the sampler, the pruner.
+    """
+
+    record: StudyRecord
+    design: Design | None
+    how: str
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A study that reached its target, or was left to daemons.
+
+    Attributes:
+        board: its figures.
+        shown_url: the database without its password.
+    """
+
+    board: Scoreboard
+    shown_url: str
+
+
+Enrol = Callable[[Database, Snapshot], Enrolled]
+"""Puts a study into the database, once a worker has said what its file declares."""
+
+
 def run_study(settings: RunSettings, console: Console) -> None:
-    """Bring a study to its target.
+    """Bring a study to its target, and print what came out.
+
+    Raises:
+        TunerError: anything that ends the command before that, with its exit code.
+    """
+    started = time.monotonic()
+    reached = bring_to_target(settings, console, functools.partial(_enrol, settings))
+    if settings.detach:
+        summarise_detached(console, reached.board, settings, reached.shown_url)
+    else:
+        seconds = time.monotonic() - started
+        summarise(console, reached.board, settings, reached.shown_url, seconds)
+
+
+def bring_to_target(
+    settings: RunSettings, console: Console, enrol: Enrol, watch: Watch | None = None
+) -> Reached:
+    """Run trials of a study until it has as many as it shall have.
+
+    Args:
+        settings: of the command.
+        console: for what is shown meanwhile.
+        enrol: registers the study.
+        watch: what else is to be said while it runs, see `tuner.supervise.Watch`.
 
     Raises:
         TunerError: anything that ends the command before that, with its exit code.
@@ -68,17 +129,34 @@ def run_study(settings: RunSettings, console: Console) -> None:
         loaded(settings, address, signals, display, started) as loading,
         contextlib.closing(open_database(address)) as database,
     ):
-        board = _Launch(settings, database, signals, display, loading).run()
-        shown_url = database.url
-    if settings.detach:
-        summarise_detached(console, board, settings, shown_url)
-    else:
-        summarise(console, board, settings, shown_url, time.monotonic() - started)
+        launch = _Launch(settings, database, signals, display, loading, watch)
+        return Reached(launch.run(enrol), database.url)
 
 
 def _display(settings: RunSettings, console: Console) -> Display:
     live = console.is_interactive and not settings.quiet and settings.workers > 0
     return LiveDisplay(console) if live else PlainDisplay(console)
+
+
+def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enrolled:
+    """Register the study of `tuner run`."""
+    compare = settings.compare or read_stored(database, settings.study).compare
+    design = design_of(compare, [], settings.sampler, snapshot)
+    record = register(
+        database,
+        settings.study,
+        snapshot,
+        seed=settings.seed,
+        search={
+            "sampler": settings.sampler,
+            "pruner": settings.pruner,
+            "precision": settings.precision,
+        },
+        compare=compare,
+    )
+    arms = f"comparing {len(design.arms)} levels of {compare}, " if design else ""
+    how = f"{arms}sampler {settings.sampler}, pruner {settings.pruner}, seed {record.seed}"
+    return Enrolled(record, design, how)
 
 
 @dataclass(frozen=True)
@@ -88,29 +166,18 @@ class _Launch:
     signals: Signals
     display: Display
     loading: Loading
+    watch: Watch | None
 
-    def run(self) -> Scoreboard:
-        engine, snapshot = self.loading.engine, self.loading.snapshot
-        record = self._register(snapshot)
-        reader, board, request = self._open(snapshot, record)
-        if request is not None and not self.settings.detach:
-            with closing_request(self.database, record.study_id, request):
-                self._supervise(engine, record, reader, board)
-        return board
-
-    def _register(self, snapshot: Snapshot) -> StudyRecord:
-        settings = self.settings
-        search = {
-            "sampler": settings.sampler,
-            "pruner": settings.pruner,
-            "precision": settings.precision,
-        }
-        record = register(
-            self.database, settings.study, snapshot, seed=settings.seed, search=search
-        )
+    def run(self, enrol: Enrol) -> Scoreboard:
+        enrolled = enrol(self.database, self.loading.snapshot)
+        record = enrolled.record
         for warning in record.warnings:
             self.display.note(warning)
-        return record
+        reader, board, request = self._open(self.loading.snapshot, record)
+        if request is not None and not self.settings.detach:
+            with closing_request(self.database, record.study_id, request):
+                self._supervise(enrolled, reader, board)
+        return board
 
     def _open(
         self, snapshot: Snapshot, record: StudyRecord
@@ -133,10 +200,8 @@ class _Launch:
             self.display.note(f"{record.name} was paused; this run resumes it for everybody")
         return reader, board, request
 
-    def _supervise(
-        self, engine: Engine, record: StudyRecord, reader: ProgressReader, board: Scoreboard
-    ) -> None:
-        settings = self.settings
+    def _supervise(self, enrolled: Enrolled, reader: ProgressReader, board: Scoreboard) -> None:
+        settings, record, engine = self.settings, enrolled.record, self.loading.engine
         limits = Limits(
             most_failed=board.failed + settings.max_failures,
             allowed_failures=settings.max_failures,
@@ -145,7 +210,7 @@ class _Launch:
             timeout=settings.timeout,
         )
         if board.ended < settings.trials:
-            self.display.note(_headline(settings, record, board))
+            self.display.note(_headline(settings, enrolled, board))
         engine.assign(
             Assignment(
                 study_id=record.study_id,
@@ -159,6 +224,7 @@ class _Launch:
                 most_failed=limits.most_failed,
                 trial_timeout=settings.trial_timeout,
                 worker=0,
+                design=enrolled.design,
             )
         )
         supervisor = Supervisor(
@@ -173,6 +239,7 @@ class _Launch:
             me=self.loading.me,
             signals=self.signals,
             ended_early=self.loading.ended_early,
+            watch=self.watch,
         )
         supervisor.run()
 
@@ -212,10 +279,10 @@ CLOSED_BY: dict[type[TunerError], str] = {
 }
 
 
-def _headline(settings: RunSettings, record: StudyRecord, board: Scoreboard) -> str:
+def _headline(settings: RunSettings, enrolled: Enrolled, board: Scoreboard) -> str:
     workers = wording.count(settings.workers, "worker") if settings.workers else "this process"
     there = f", {board.ended} there already" if board.ended else ""
     return (
-        f"{record.name}: {wording.count(settings.trials, 'trial')}{there}, {workers}, sampler "
-        f"{settings.sampler}, pruner {settings.pruner}, seed {record.seed}"
+        f"{enrolled.record.name}: {wording.count(settings.trials, 'trial')}{there}, {workers}, "
+        f"{enrolled.how}"
     )

@@ -16,7 +16,7 @@ from tuner.engines.inline import InlineEngine, quiet_tensorflow
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
 from tuner.errors import Interrupted, TimedOut, TooManyFailures
-from tuner.machine import thread_variables
+from tuner.levels import check_compare
 from tuner.search import check_search
 from tuner.settings import RunSettings
 from tuner.storage import Address, Owner, this_process
@@ -87,6 +87,8 @@ _BEFORE_THE_FIRST = "Interrupted before the first trial; nothing was changed."
 
 def _check(settings: RunSettings, snapshot: Snapshot) -> None:
     check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+    if settings.compare is not None:
+        check_compare(settings.compare, settings.sampler, snapshot, settings.trials)
 
 
 def _go_on(settings: RunSettings, signals: Signals, deadline: float | None) -> None:
@@ -114,7 +116,7 @@ def _make_engine(
         address.secret,
         me,
         workers=1 if settings.detach else settings.workers,
-        variables={**thread_variables(settings.workers), **settings.variables()},
+        variables=settings.worker_variables(),
     )
     return local, None
 

@@ -55,9 +55,14 @@ def threads_per_worker(workers: int) -> int:
     return max(1, count_cores() // max(1, workers))
 
 
-def thread_variables(workers: int) -> dict[str, str]:
-    """Environment variables that divide this machine's cores between so many worker processes."""
-    return dict.fromkeys(_THREAD_VARIABLES, str(threads_per_worker(workers)))
+def thread_variables(workers: int, threads: int | None = None) -> dict[str, str]:
+    """Environment variables that divide this machine's cores between so many worker processes.
+
+    Args:
+        workers: processes.
+        threads: of each, where that is given.
+    """
+    return dict.fromkeys(_THREAD_VARIABLES, str(threads or threads_per_worker(workers)))
 
 
 def _read(name: str) -> str:

@@ -35,6 +35,12 @@ from tuner.values import text, whole
     metavar="NAME",
     help="The study's name in the database. [default: the file's name]",
 )
+@click.option(
+    "--compare",
+    type=text,
+    metavar="FACTOR",
+    help="Give each level of this parameter the same number of trials, searched by itself.",
+)
 @setting("workers")
 @setting("storage")
 @setting("sampler", complete=samplers)

@@ -50,7 +50,7 @@ class SearchContext:
 
     Attributes:
         study_seed: for what all trials share: a grid's order, a quasi-random sequence.
-        number: the trial's number.
+        number: the trial's number, or its block where arms share their draws.
         space: the declared space, or None for a define-by-run study.
         known: what all trials' spaces have in common, as far as earlier samplers of this process
             have looked; from a new one, Optuna would go through all trials for each trial.
@@ -150,6 +150,10 @@ SAMPLERS: Mapping[str, Callable[[SearchContext], samplers.BaseSampler]] = {
     "grid": _grid,
     "nsga2": _nsga2,
 }
+# Those whose draws depend on no result: arms that are compared share them, see `tuner.design`.
+PAIRED_SAMPLERS = frozenset({"random", "qmc"})
+# Those that can search each arm by itself: the others keep a state of the whole study.
+COMPARABLE_SAMPLERS = PAIRED_SAMPLERS | {"tpe", "gp", "cmaes"}
 # Packages a sampler imports when it first samples.
 _SAMPLER_PACKAGES = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 
@@ -294,14 +298,27 @@ def grid_of(space: dict[str, BaseDistribution] | None) -> dict[str, list[Any]]:
 
 
 def _values(name: str, distribution: BaseDistribution) -> list[Any]:
+    values = values_of(distribution)
+    if values is None:
+        raise UsageError(
+            f"The sampler 'grid' cannot list the values of {name} = {distribution}; give it a "
+            "step, make it categorical, or choose another sampler."
+        )
+    return values
+
+
+def values_of(distribution: BaseDistribution, at_most: int | None = None) -> list[Any] | None:
+    """Every value of a parameter, in order; None where they cannot be listed, or are too many."""
     if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
+        count, values = len(distribution.choices), list(distribution.choices)
+        return values if at_most is None or count <= at_most else None
+    step = distribution.step if isinstance(distribution, FloatDistribution) else None
     if isinstance(distribution, IntDistribution) and not distribution.log:
-        return list(range(distribution.low, distribution.high + 1, distribution.step))
-    if isinstance(distribution, FloatDistribution) and distribution.step is not None:
-        count = round((distribution.high - distribution.low) / distribution.step) + 1
-        return [distribution.low + i * distribution.step for i in range(count)]
-    raise UsageError(
-        f"The sampler 'grid' cannot list the values of {name} = {distribution}; give it a step, "
-        "make it categorical, or choose another sampler."
-    )
+        step = distribution.step
+    if step is None:
+        return None
+    low, high = distribution.low, distribution.high  # type: ignore[attr-defined]
+    count = round((high - low) / step) + 1
+    if at_most is not None and count > at_most:
+        return None
+    return [low + i * step for i in range(count)]

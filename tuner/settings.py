@@ -12,7 +12,7 @@ from typing import Any
 from tuner import cache
 from tuner.errors import UsageError
 from tuner.flags import Given
-from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers
+from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers, thread_variables
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
 from tuner.wording import closest, cut, redact_value
@@ -45,10 +45,12 @@ class RunSettings:
         timeout: seconds until the command drains and exits 5, or None.
         trial_timeout: seconds after which a trial's worker is killed, or None.
         max_failures: failed trials allowed since the command started.
-        detach: leave the trials to daemons.
         quiet: one plain line a trial, also on a terminal.
         verbose: show the workers' output and debug log.
         given: the options as they were given.
+        compare: the parameter whose levels share the budget equally; None: as it is stored.
+        detach: leave the trials to daemons.
+        threads: of each worker; None: the machine's cores divided between them.
     """
 
     study: str
@@ -67,14 +69,20 @@ class RunSettings:
     timeout: float | None
     trial_timeout: float | None
     max_failures: int
-    detach: bool
     quiet: bool
     verbose: bool
     given: Given = field(repr=False)
+    compare: str | None = None
+    detach: bool = False
+    threads: int | None = None
 
     def variables(self) -> dict[str, str]:
         """Environment variables for `tuner.finetune`, in workers or in this process."""
         return _variables(self.precision, self.cache_dir, self.cache_gb)
+
+    def worker_variables(self) -> dict[str, str]:
+        """Environment variables of each worker process."""
+        return {**thread_variables(self.workers, self.threads), **self.variables()}
 
 
 def resolve_run(given: Given) -> RunSettings:
@@ -85,8 +93,57 @@ def resolve_run(given: Given) -> RunSettings:
     """
     values = given.values
     study_file = find_file(values["study"])
-    trials = values["trials"]
     study = values["study_name"] or study_file.stem
+    if len(study) > LONGEST_STUDY_NAME:
+        raise UsageError(
+            f"The study's name has {len(study)} characters, and the database takes "
+            f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
+        )
+    return _run_settings(
+        given,
+        study=study,
+        study_file=study_file,
+        trials=values["trials"],
+        seed=values["seed"],
+        sampler=_registered("sampler", DEFAULT_SAMPLER, SAMPLERS, given),
+        pruner=_registered("pruner", DEFAULT_PRUNER, PRUNERS, given),
+        precision=values["precision"] or AUTO,
+        compare=values["compare"],
+        detach=values["detach"],
+    )
+
+
+def resolve_confirm(  # noqa: PLR0913 - what the search decides
+    given: Given, *, study: str, study_file: Path, trials: int, seed: int, precision: str
+) -> RunSettings:
+    """Settle every setting of the runs of `tuner confirm`: nothing is sampled, nothing pruned.
+
+    Args:
+        given: the command's options.
+        study: the confirmation's name.
+        study_file: of the search.
+        trials: how many runs it shall have.
+        seed: of the confirmation.
+        precision: of the search, where none is given.
+
+    Raises:
+        UsageError: settings contradict each other.
+    """
+    return _run_settings(
+        given,
+        study=study,
+        study_file=study_file,
+        trials=trials,
+        seed=seed,
+        sampler="random",
+        pruner="none",
+        precision=given.values["precision"] or precision,
+    )
+
+
+def _run_settings(given: Given, *, trials: int, **named: Any) -> RunSettings:
+    """The settings of a command that runs trials; those of its own are named."""
+    values = given.values
     workers = min(_or(values["workers"], default_workers()), trials)
     trial_timeout = values["trial_timeout"]
     if workers == 0 and not given.by_flag("trial_timeout"):
@@ -96,32 +153,21 @@ def resolve_run(given: Given) -> RunSettings:
             f"--trial-timeout {trial_timeout:g} needs worker processes that can be killed, and "
             f"{given.subject('workers')} is 0; leave one of them out."
         )
-    if len(study) > LONGEST_STUDY_NAME:
-        raise UsageError(
-            f"The study's name has {len(study)} characters, and the database takes "
-            f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
-        )
     return RunSettings(
-        study=study,
         study_argument=values["study"],
-        study_file=study_file,
         storage=resolve_storage(values["storage"]),
         trials=trials,
         workers=workers,
-        seed=values["seed"],
-        sampler=_registered("sampler", DEFAULT_SAMPLER, SAMPLERS, given),
-        pruner=_registered("pruner", DEFAULT_PRUNER, PRUNERS, given),
-        precision=values["precision"] or AUTO,
         artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
         cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         timeout=values["timeout"],
         trial_timeout=trial_timeout,
         max_failures=_or(values["max_failures"], _allowed_failures(trials)),
-        detach=values["detach"],
         quiet=bool(values["quiet"]),
         verbose=values["verbose"],
         given=given,
+        **named,
     )
 
 

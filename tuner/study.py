@@ -13,9 +13,19 @@ max_step         no          the greatest step that the objective reports; Hyper
 steps_per_epoch  no          so many steps are an epoch: people are then shown epochs
 prepare          no          ``prepare() -> None``, called in each worker before its first trial
 footprint        no          ``footprint() -> list[Kept]``, what it keeps on the disk (--dry-run)
+validate         no          ``validate(model_file) -> dict[str, float]``: a model's error on the
+                             validation data, for ``export``
+test             no          ``test(model_file) -> dict[str, float]``, names that begin with
+                             ``test_``: on the test set; only ``confirm`` calls it
+test_images      no          how many images ``test`` looks at
+data             no          the data's name, licence and authors, for a model's card
+final            no          ``final(trial) -> None``, trains ``trial.params`` on training and
+                             validation data, for ``export --final``
 ===============  ==========  ==================================================================
 
-Without ``space`` the objective suggests its own parameters, as any Optuna objective does.
+Without ``space`` the objective suggests its own parameters, as any Optuna objective does. Files
+that it leaves in the folder ``trial.outputs`` are kept when the trial completes; the trained model
+among them is ``model.keras``.
 """
 
 import ast
@@ -23,10 +33,11 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -44,6 +55,11 @@ DEFAULT_METRIC = "value"
 DEFAULT_DIRECTION = "minimize"
 DIRECTIONS = ("minimize", "maximize")
 
+# Functions that a study file may declare beside its objective, for other commands than `run`.
+OFFERS = ("validate", "test", "final")
+# How the names in test()'s answer begin: they become a run's attributes.
+TEST_PREFIX = "test_"
+
 # What a slip of one of these names would hold: such a name gets an error instead of silence. Not of
 # numbers: batches_per_epoch and max_steps are good names of other things.
 _LOOKS_LIKE: Mapping[str, Callable[[object], bool]] = {
@@ -53,6 +69,7 @@ _LOOKS_LIKE: Mapping[str, Callable[[object], bool]] = {
     "direction": lambda value: value in DIRECTIONS if isinstance(value, str) else False,
     "prepare": callable,
     "footprint": callable,
+    "validate": callable,
 }
 _SLIP_SIMILARITY = 0.8  # of difflib, 0 to 1
 
@@ -67,6 +84,9 @@ class Snapshot:
         file: the study file's path as given.
         file_hash: SHA-256 of its text.
         steps_per_epoch: how many steps are an epoch, for people; None if that is not declared.
+        test_images: how many images the study's test looks at; None if that is not declared.
+        data: name, licence and authors of the data; None if that is not declared.
+        offers: which of `OFFERS` the file declares.
     """
 
     space: dict[str, str] | None
@@ -76,6 +96,9 @@ class Snapshot:
     file: str
     file_hash: str
     steps_per_epoch: int | None = None
+    test_images: int | None = None
+    data: str | None = None
+    offers: tuple[str, ...] = ()
 
     def fingerprint(self) -> dict[str, Any]:
         """What must not change under one study name: values would not be comparable."""
@@ -114,7 +137,8 @@ class Snapshot:
     def from_dict(stored: dict[str, Any]) -> "Snapshot":
         """From what a database holds, perhaps of another version, which has more names or fewer."""
         known = [field.name for field in fields(Snapshot)]
-        return Snapshot(**{name: stored[name] for name in known if name in stored})
+        values = {name: stored[name] for name in known if name in stored}
+        return Snapshot(**{**values, "offers": tuple(values.get("offers", ()))})
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class Definition:
     Attributes:
         prepare: the file's own, or one that does nothing; raises a `UsageError` when that fails.
         footprint: likewise; nothing where the file does not say.
+        offered: those of `OFFERS` that the file has, by name.
     """
 
     objective: Callable[[optuna.Trial], float]
@@ -131,6 +156,20 @@ class Definition:
     prepare: Callable[[], None]
     footprint: Callable[[], list[Kept]]
     snapshot: Snapshot
+    offered: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    def measure(self, name: str, model_file: Path) -> dict[str, float]:
+        """Call ``validate`` or ``test``.
+
+        Raises:
+            UsageError: there is no model file, or the answer is not as it must be.
+        """
+        if not model_file.is_file():
+            raise UsageError(
+                f"{name}() in {self.snapshot.file} has nothing to look at: the objective left no "
+                f"{model_file.name} in trial.outputs; save the model there."
+            )
+        return _checked_answer(self.snapshot.file, name, self.offered[name](model_file))
 
 
 def find_file(name_or_path: str) -> Path:
@@ -157,6 +196,21 @@ def find_file(name_or_path: str) -> Path:
     close = difflib.get_close_matches(name_or_path, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(known)}."
     raise UsageError(f"There is no study {name_or_path!r} ({path} does not exist); {hint}")
+
+
+def find_again(file: str) -> Path:
+    """The study file that a database names, on this host: where it was, else in ``studies``.
+
+    Raises:
+        UsageError: it is not here.
+    """
+    for path in (Path(file), STUDIES_DIRECTORY / Path(file).name):
+        if _is_file(path):
+            return path
+    raise UsageError(
+        f"There is no {file} and no {STUDIES_DIRECTORY / Path(file).name} here; change to the "
+        "project's directory, or copy the study file here."
+    )
 
 
 def _is_file(path: Path) -> bool:
@@ -195,6 +249,8 @@ def load(path: Path) -> Definition:
         )
     prepare = _checked_function(path, "prepare", declared)
     footprint = _checked_function(path, "footprint", declared)
+    # What is no function may be the user's data: a name like test is a common one.
+    offered = {name: declared[name] for name in OFFERS if callable(declared.get(name))}
     space = _checked_space(path, declared.get("space"))
     snapshot = Snapshot(
         space=None if space is None else _space_as_json(path, space),
@@ -204,6 +260,9 @@ def load(path: Path) -> Definition:
         file=str(path),
         file_hash=hashlib.sha256(text).hexdigest(),
         steps_per_epoch=_checked_whole(path, "steps_per_epoch", declared.get("steps_per_epoch")),
+        test_images=_checked_whole(path, "test_images", declared.get("test_images")),
+        data=data if isinstance(data := declared.get("data"), str) else None,
+        offers=tuple(offered),
     )
     return Definition(
         objective,
@@ -211,6 +270,7 @@ def load(path: Path) -> Definition:
         lambda: _call(path, "prepare", prepare),
         lambda: _checked_footprint(path, _call(path, "footprint", footprint)),
         snapshot,
+        offered,
     )
 
 
@@ -306,9 +366,32 @@ def _checked_footprint(path: Path, kept: object) -> list[Kept]:
     return [replace(it, size=int(it.size)) for it in kept]
 
 
+def _checked_answer(file: str, name: str, answer: object) -> dict[str, float]:
+    if isinstance(answer, Mapping) and answer:
+        numbers = {key: _finite(value) for key, value in answer.items()}
+        begins = TEST_PREFIX if name == "test" else ""
+        if all(isinstance(key, str) and key.startswith(begins) for key in numbers) and not any(
+            value is None for value in numbers.values()
+        ):
+            return {key: value for key, value in numbers.items() if value is not None}
+    example = f'{{"{TEST_PREFIX}error": 0.0061}}' if name == "test" else '{"val_error": 0.0063}'
+    raise UsageError(
+        f"{name}() in {file} returned {wording.cut(repr(answer))}; it takes finite numbers by "
+        f"name, for example {example}."
+    )
+
+
+def _finite(value: object) -> float | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def _checked_function(
     path: Path, name: str, declared: Mapping[str, object]
-) -> Callable[[], Any] | None:
+) -> Callable[..., Any] | None:
     function = declared.get(name)
     if function is not None and not callable(function):
         raise UsageError(f"{name} in {path} is {function!r}; make it a function or remove it.")

@@ -100,7 +100,7 @@ def _rows(
 
 
 # What the next command must say again, if this one said it; the environment and tuner.toml stay.
-_SAID_AGAIN = ("study_name", "sampler", "pruner", "precision", "artifacts", "cache_dir")
+_SAID_AGAIN = ("study_name", "compare", "sampler", "pruner", "precision", "artifacts", "cache_dir")
 
 
 def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) -> str:

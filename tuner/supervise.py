@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Self
@@ -53,6 +53,9 @@ DRAIN_LOOK_SECONDS = 0.1
 MOST_EARLY_DEATHS = 3
 
 logger = logging.getLogger(__name__)
+
+Watch = Callable[[Scoreboard], str | None]
+"""Called when trials have ended: a sentence to be said then, or None."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,7 @@ class Supervisor:
     me: Owner
     signals: Signals
     ended_early: list[Gone] = field(default_factory=list)  # before the study was there
+    watch: Watch | None = None
     _early_deaths: int = field(default=0, init=False)
     _done_at_early_death: int = field(default=0, init=False)
     _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
@@ -284,6 +288,9 @@ class Supervisor:
         self._last_reason = next(reversed(reasons), self._last_reason)
         self.board.workers = self.engine.workers
         self.display.show(self.board, progress.new)
+        said = self.watch(self.board) if self.watch and progress.new else None
+        if said:
+            self.display.note(said)
         if self.board.failed > self.limits.most_failed:
             raise TooManyFailed(
                 f"More than {wording.count(self.limits.allowed_failures, 'trial')} failed since "

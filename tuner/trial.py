@@ -13,13 +13,10 @@ from optuna.storages import BaseStorage
 
 from tuner import interrupt
 from tuner.storage import HeldRow
+from tuner.storage.attributes import PRUNED_AT
 
 # Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
 LONGEST_ATTR = 60_000
-
-# System attribute: the step after which the trial was to be pruned. A pruner with rungs would not
-# decide again: it has written that the rung is passed.
-PRUNED_AT = "tuner:pruned_at"
 
 
 class _ThroughRow:
@@ -73,6 +70,8 @@ class ClaimedTrial(optuna.Trial):
         row: what is reported and sampled goes through it; None: straight into the study's storage.
         checkpoint: the file in which an objective may keep the state of a trial that it could go on
             from, or None. It goes when the trial ends.
+        outputs: the folder in which an objective may leave files that are to be kept if the trial
+            completes, such as its model, or None.
 
     Attributes:
         stored_steps: steps that an earlier worker reported.
@@ -85,10 +84,12 @@ class ClaimedTrial(optuna.Trial):
         *,
         row: HeldRow | None = None,
         checkpoint: Path | None = None,
+        outputs: Path | None = None,
     ) -> None:
         super().__init__(study, trial_id)
         self.stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
         self.checkpoint = checkpoint
+        self.outputs = outputs
         self.unwritten_attrs: dict[str, Any] = {}
         self._row = row
         if row is not None:

@@ -3,6 +3,7 @@
 import logging
 import math
 import numbers
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from optuna.search_space import IntersectionSearchSpace
 from optuna.trial import TrialState
 
 from tuner import environment, interrupt, log, outcomes
-from tuner.artifacts import Artifacts
+from tuner.artifacts import MODEL_FILE, Artifacts
+from tuner.design import Design, Purpose
 from tuner.errors import StorageError
 from tuner.machine import own_megabytes
 from tuner.search import SearchContext, make_pruner, make_sampler
@@ -27,6 +29,7 @@ from tuner.storage import (
     HeldRow,
     NoTrial,
     Owner,
+    only_arm,
     record_environment,
     storage_errors,
 )
@@ -38,6 +41,9 @@ from tuner.trial import ClaimedTrial
 ASK_AGAIN_SECONDS = 0.5
 # A failure's reason is cut at so many characters; the whole is in the log with --verbose.
 LONGEST_REASON = 500
+
+# Of a study file's SHA-256, as many digits as a trial keeps.
+SOURCE_LENGTH = 12
 
 OUT_OF_MEMORY = "out of memory"
 TIMED_OUT = "timed out"
@@ -57,6 +63,7 @@ class Assignment:
         most_failed: stop when more rows of the study than this are FAIL.
         trial_timeout: seconds after which the engine kills a worker with its trial, or None.
         worker: this worker's number on this host, from 1; 0 in the command's own process.
+        design: how the trials are dealt to arms, or None.
     """
 
     study_id: int
@@ -70,6 +77,13 @@ class Assignment:
     most_failed: int
     trial_timeout: float | None
     worker: int
+    design: Design | None = None
+
+    @staticmethod
+    def from_dict(message: dict[str, Any]) -> "Assignment":
+        """The inverse of `dataclasses.asdict`."""
+        design = message["design"]
+        return Assignment(**{**message, "design": design and Design.from_dict(design)})
 
 
 @dataclass(frozen=True)
@@ -135,7 +149,8 @@ class Worker:
         self._environment = environment.digest(here)
         record_environment(database, assignment.study_id, self._environment, here)
         self.megabytes = (0, 0)
-        self._known_space = IntersectionSearchSpace(include_pruned=True)
+        # Of each arm, see `SearchContext.known`.
+        self._known_spaces: dict[int | None, IntersectionSearchSpace] = {}
 
     def work(self) -> Iterator[None]:
         """Run trials until the study has reached its target or somebody asks to stop.
@@ -146,9 +161,10 @@ class Worker:
         while not interrupt.requested():
             got = self._claims.claim(
                 self._owner,
-                lambda number: trial_seed(self._assignment.seed, number),
+                self._seed_of,
                 target=self._assignment.target,
                 most_failed=self._assignment.most_failed,
+                design=self._assignment.design,
             )
             if got in {NoTrial.ALL_TAKEN, NoTrial.PAUSED}:
                 interrupt.wait(ASK_AGAIN_SECONDS)
@@ -157,12 +173,26 @@ class Worker:
                 return
             else:
                 self._tell(got.number)
-                with log.bound(trial=got.number), storage_errors(self._database.url):
-                    self._run(got)
+                with (
+                    log.bound(trial=got.number),
+                    storage_errors(self._database.url),
+                    tempfile.TemporaryDirectory(
+                        prefix="tuner-", ignore_cleanup_errors=True
+                    ) as outputs,
+                ):
+                    self._run(got, Path(outputs))
                 self._tell(None)
             yield
 
-    def _run(self, claim: Claim) -> None:
+    def _seed_of(self, number: int) -> int:
+        """The seed of a trial with this number, or of a block where the study has arms."""
+        design = self._assignment.design
+        if design is not None and design.seeds is not None:
+            return design.seeds[number % len(design.seeds)]
+        return trial_seed(self._assignment.seed, number)
+
+    def _run(self, claim: Claim, outputs: Path) -> None:
+        design = self._assignment.design
         try:
             study = self._study_for(claim)
             trial = ClaimedTrial(
@@ -170,8 +200,10 @@ class Worker:
                 claim.trial_id,
                 row=HeldRow(self._database, claim, self._owner),
                 checkpoint=self._artifacts.checkpoint(claim.number),
+                outputs=outputs,
             )
-            ending = evaluate(self._definition, trial)
+            purpose = Purpose.SEARCH if design is None else design.purpose
+            ending = evaluate(self._definition, trial, purpose)
         except interrupt.HandBack:
             self._claims.hand_back(self._owner)
             logger.debug("handed back")
@@ -189,10 +221,24 @@ class Worker:
         values = None if ending.value is None else [ending.value]
         study.sampler.after_trial(_filter_study(study, frozen), frozen, ending.state, values)
         attrs = self._attrs_of(ending, trial.unwritten_attrs)
-        if not self._claims.finish(claim, self._owner, ending.state, values, attrs):
+        files = self._keep(outputs) if ending.state is TrialState.COMPLETE else {}
+        if not self._claims.finish(claim, self._owner, ending.state, values, attrs, files):
             logger.warning("the trial was given to another worker; this result is dropped")
+            self._artifacts.discard(files)
             return
         self._artifacts.discard_checkpoint(claim.number)
+
+    def _keep(self, outputs: Path) -> dict[str, str]:
+        """Store what the objective left; a disk that is full doesn't cost the trial."""
+        try:
+            return self._artifacts.upload(outputs)
+        except OSError as error:
+            logger.warning(
+                "the trial's files cannot be stored in %s (%s): its result is kept, its model not",
+                self._assignment.artifacts,
+                error.strerror or error,
+            )
+            return {}
 
     def _attrs_of(self, ending: Ending, written: Mapping[str, Any]) -> dict[str, Any]:
         """A trial's user attributes: the objective's, and where and how it ended."""
@@ -201,6 +247,7 @@ class Worker:
             "worker": self._assignment.worker,
             "host": self._owner.host,
             "environment": self._environment,
+            "source": self._definition.snapshot.file_hash[:SOURCE_LENGTH],
             "memory_mb": self.megabytes[1],
             OUTCOME_ATTR: ending.outcome,
         }
@@ -208,12 +255,19 @@ class Worker:
 
     def _study_for(self, claim: Claim) -> optuna.Study:
         """The study with a sampler that is seeded for this trial alone."""
+        design = self._assignment.design
+        paired = design is not None and design.paired and claim.block is not None
         context = SearchContext(
-            self._assignment.seed, claim.number, self._definition.space, self._known_space
+            self._assignment.seed,
+            claim.block if paired and claim.block is not None else claim.number,
+            self._definition.space,
+            self._known_spaces.setdefault(claim.arm, IntersectionSearchSpace(include_pruned=True)),
         )
+        # With arms, sampler and pruner see the trials of this one only.
+        storage = self._database.storage
         study = ServedStudy(
             self._assignment.study_name,
-            self._database.storage,
+            storage if claim.arm is None else only_arm(storage, claim.arm),
             sampler=make_sampler(self._assignment.sampler, context),
             pruner=self._pruner,
         )
@@ -222,8 +276,16 @@ class Worker:
         return study
 
 
-def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
+def evaluate(
+    definition: Definition, trial: ClaimedTrial, purpose: Purpose = Purpose.SEARCH
+) -> Ending:
     """Sample the declared space and call the objective; an exception of it is an ending, too.
+
+    Args:
+        definition: the study file.
+        trial: to be run.
+        purpose: whether the model is measured on the test set at its end, or trained once and for
+            all; never for a search.
 
     Raises:
         HandBack: somebody asked to stop.
@@ -234,7 +296,13 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
         trial.sample(definition.space or {})
         interrupt.check()
         with interrupt.objective():
-            return _judge(definition.objective(trial))
+            if purpose is Purpose.FINAL:
+                definition.offered["final"](trial)
+                return Ending(TrialState.COMPLETE, 0.0, outcomes.COMPLETED)
+            ending = _judge(definition.objective(trial))
+            if purpose is Purpose.CONFIRM and ending.state is TrialState.COMPLETE:
+                _test(definition, trial)
+            return ending
     except outcomes.Diverged as diverged:
         return _stopped_early(trial, outcomes.DIVERGED, str(diverged))
     except optuna.TrialPruned:
@@ -246,6 +314,13 @@ def evaluate(definition: Definition, trial: ClaimedTrial) -> Ending:
             raise MemoryError from error
         logger.debug("the objective raised", exc_info=error)
         return _failed(_in_one_line(error))
+
+
+def _test(definition: Definition, trial: ClaimedTrial) -> None:
+    """Measure the trained model on the test set, if the study has one."""
+    if "test" in definition.offered and trial.outputs is not None:
+        for name, value in definition.measure("test", trial.outputs / MODEL_FILE).items():
+            trial.set_user_attr(name, value)
 
 
 def _written(params: Mapping[str, Any]) -> list[str]:

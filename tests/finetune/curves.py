@@ -18,12 +18,13 @@ CONFIGURATIONS = [
 ]
 
 
-def curve(task, study_file, configuration, seed=11):
+def curve(task, study_file, configuration, seed=11, outputs=None):
     """The reported values of one trial; a trial that diverged ends its list with 1.0."""
     optimizer, rate, init, frozen = configuration
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     trial = study.ask()
     trial.set_user_attr("seed", seed)
+    trial.outputs = outputs
     with contextlib.suppress(optuna.TrialPruned):
         task.run(
             trial,

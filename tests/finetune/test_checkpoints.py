@@ -18,10 +18,12 @@ import pytest
 
 from tuner import cache as cache_module
 from tuner import interrupt, wording
+from tuner.artifacts import MODEL_FILE
 from tuner.finetune import checkpoints, training
 from tuner.finetune import task as task_module
 from tuner.finetune.checkpoints import Progress
 from tuner.finetune.clock import Clock
+from tuner.finetune.weights import weights_hash
 from tuner.outcomes import Diverged
 
 
@@ -96,10 +98,10 @@ def watch(monkeypatch):
     watch, train_to = Watch(), training.Run.train_to
     running = []
 
-    def watched(run, batch):
+    def watched(run, *arguments):
         before, running[:] = run.batch, [run]
         try:
-            return train_to(run, batch)
+            return train_to(run, *arguments)
         finally:
             watch.trained += run.batch - before
             running.clear()
@@ -175,12 +177,14 @@ def left(task, path, leave, **configuration):
     return attempt.values
 
 
-def assert_goes_on(task, path, stored, expected, **configuration):
+def assert_goes_on(task, path, stored, expected, outputs=None, **configuration):
     """Run the next attempt to its end; it ends as the uninterrupted trial."""
     values, last = expected
     attempt = Attempt(path, stored)
+    attempt.outputs = outputs
     assert run(task, attempt, **configuration) == values[4]
     assert attempt.values == values
+    assert attempt.user_attrs["weights_hash"] == weights_hash(last)
     for ours, theirs in zip(weights(task), last, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     return attempt
@@ -197,7 +201,7 @@ def assert_goes_on(task, path, stored, expected, **configuration):
     ],
 )
 def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
-    optimizer, frozen, task, path, watch
+    optimizer, frozen, task, path, tmp_path, watch
 ):
     configuration = {"optimizer": optimizer, "frozen": frozen}
     expected = uninterrupted(task, **configuration)
@@ -216,8 +220,10 @@ def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
             run(task, Attempt(path, stored, leave=leave), **configuration)
         assert watch.trained == trained
     watch.trained = 0
-    last = assert_goes_on(task, path, stored, expected, **configuration)
+    last = assert_goes_on(task, path, stored, expected, outputs=tmp_path, **configuration)
     assert watch.trained == 0
+    saved = keras.saving.load_model(tmp_path / MODEL_FILE)
+    assert weights_hash(saved.get_weights()) == weights_hash(expected[1])
     assert list(last.reported) == [4]
     assert last.user_attrs["cached_features"] == (frozen == 3)
 

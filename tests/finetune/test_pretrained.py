@@ -76,15 +76,11 @@ def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
 
 def test_the_pieces_of_the_base_are_told_and_change_nothing(trainer, few, folder, monkeypatch):
     monkeypatch.setattr(training, "PIECE_BATCHES", 1)
-    monkeypatch.setattr(pretrained, "PIECE_BATCHES", 1)
     told, once = [], []
     for tell in (told.append, None):
         plan = Plan(np.arange(300), 2, 128, keras.optimizers.Adam(), lambda _: 1.0, (), 0)
         run = trainer.start(trainer.template, plan)
-        if tell:
-            pretrained._train_telling(run, tell)
-        else:
-            run.train_to(len(run.rates))
+        run.train_to(len(run.rates), tell)
         once.append([weight.numpy() for weight in trainer.model.weights])
     assert told == [0.25, 0.5, 0.75, 1.0]
     for one, other in zip(*once, strict=True):

@@ -15,17 +15,20 @@ import pytest
 from optuna.trial import TrialState
 
 from tuner import interrupt
+from tuner.artifacts import MODEL_FILE
 from tuner.errors import UsageError
 from tuner.finetune import images
 from tuner.finetune.clock import PHASES
-from tuner.finetune.task import guessing_error
+from tuner.finetune.follow import guessing_error
 from tuner.finetune.training import STATISTICS_IMAGES, Plan, Trainer, compiled_loops
+from tuner.finetune.weights import weights_hash
 from tuner.outcomes import Diverged
 
 from .curves import CONFIGURATIONS, curve
 
 FACTS = {
-    "seconds", "report_seconds", "device", "threads", "precision", "base_hash", "cached_features",
+    "seconds", "report_seconds", "device", "threads", "precision", "base_hash", "weights_hash",
+    "cached_features",
 }  # fmt: skip
 
 
@@ -72,6 +75,8 @@ def test_the_objective_runs_a_sampled_trial(task, study_file, study, monkeypatch
     assert after == sorted(after)
     assert after[-1] == pytest.approx(sum(stored.user_attrs["seconds"].values()), abs=0.05)
     assert len(stored.user_attrs["base_hash"]) == 64
+    last = [weight.numpy() for weight in task._trainer.model.weights]
+    assert stored.user_attrs["weights_hash"] == weights_hash(last)
 
 
 def test_plain_optuna_can_optimize(task, study):
@@ -227,12 +232,14 @@ def test_wrong_arguments_are_sentences(task, study, make_task):
         make_task(report_at=(2, 1, 4))
 
 
-def test_curves_are_equal_bit_for_bit_when_reused(task, study_file):
+def test_curves_are_equal_bit_for_bit_when_reused(task, study_file, tmp_path):
     first = [curve(task, study_file, configuration) for configuration in CONFIGURATIONS]
-    curve(task, study_file, ("adam", 0.01, "he_normal", 0), seed=5)  # leaves other state behind
+    # These leave other state behind, one of them by being saved.
+    curve(task, study_file, ("adam", 0.01, "he_normal", 0), seed=5, outputs=tmp_path)
     curve(task, study_file, ("adagrad", 0.1, "he_normal", 1), seed=6)
     again = [curve(task, study_file, configuration) for configuration in CONFIGURATIONS]
     assert again == first
+    assert (tmp_path / MODEL_FILE).exists()
     assert all(1.0 not in values for values in first)  # none diverged
 
 

@@ -111,7 +111,7 @@ def _await_assignment(inbox: "queue.Queue[dict[str, Any]]") -> Assignment:
     while True:
         interrupt.check()
         try:
-            return Assignment(**inbox.get(timeout=LOOK_SECONDS))
+            return Assignment.from_dict(inbox.get(timeout=LOOK_SECONDS))
         except queue.Empty:
             continue
 

@@ -7,6 +7,7 @@ from tuner.finetune import device
 from tuner.finetune.batch_norm import BatchNormalization
 from tuner.finetune.images import Images, mnist, mnist_test
 from tuner.finetune.keras_fit import EpochReporter
+from tuner.finetune.model_file import error_of
 from tuner.finetune.pretrained import Recipe
 from tuner.finetune.task import FineTune
 from tuner.finetune.training import compiled_loops
@@ -19,6 +20,7 @@ __all__ = [
     "Recipe",
     "compiled_loops",
     "device",
+    "error_of",
     "mnist",
     "mnist_test",
 ]

@@ -4,8 +4,9 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-PHASES = ("setup", "features", "tracing", "train", "validate")
-"""Setting weights; computing, mapping or waiting for stored features; compiling; and the rest."""
+PHASES = ("setup", "features", "tracing", "train", "validate", "save")
+"""Setting weights; computing, mapping or waiting for stored features; compiling; training;
+validating; and writing the trained model."""
 
 
 class Clock:

@@ -56,6 +56,17 @@ class Images:
             content_hash=f"{self.content_hash}[:{train},:{validation}]",
         )
 
+    def joined(self) -> "Images":
+        """All of them to train on, the validation images last, and none to validate with."""
+        return dataclasses.replace(
+            self,
+            train_images=np.concatenate([self.train_images, self.validation_images]),
+            train_labels=np.concatenate([self.train_labels, self.validation_labels]),
+            validation_images=self.validation_images[:0],
+            validation_labels=self.validation_labels[:0],
+            content_hash=f"{self.content_hash}[joined]",
+        )
+
 
 def mnist() -> Images:
     """MNIST's training file: 50,000 digits to train on, 10,000 to validate with.

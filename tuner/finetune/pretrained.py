@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from tuner import cache, wording
 from tuner.errors import UsageError
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn
-from tuner.finetune.training import PIECE_BATCHES, Plan, Run, Trainer
+from tuner.finetune.training import Plan, Trainer
 from tuner.finetune.weights import Weights, weights_hash
 from tuner.log import one_time_work
 
@@ -152,7 +152,7 @@ def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Rec
     )
     with one_time_work(logger, "training the base") as tell:
         run = trainer.start(drawn(trainer.template, recipe.init, recipe.seed), plan)
-        _train_telling(run, tell)
+        run.train_to(len(run.rates), tell)
     accuracy = 1.0 - run.validation_error(np.isin(images.validation_labels, classes))
     weights: Weights = [weight.numpy() for weight in trainer.model.weights]
     logger.info(
@@ -163,17 +163,6 @@ def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Rec
         weights_hash(weights)[:12],
     )
     return weights
-
-
-def _train_telling(run: Run, tell: Callable[[float], None]) -> None:
-    """Train to the end, and say after each piece how much is done."""
-    total, per_epoch = len(run.rates), run.plan.batches_per_epoch
-    while run.batch < total:
-        end_of_epoch = (run.batch // per_epoch + 1) * per_epoch
-        # The pieces are those of `train_to`, so that the weights are the same bit for bit.
-        if not run.train_to(min(run.batch + PIECE_BATCHES, end_of_epoch)):
-            return
-        tell(run.batch / total)
 
 
 def _save(path: Path, weights: Weights) -> None:

@@ -2,34 +2,35 @@
 
 import dataclasses
 import functools
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import optuna
 
 from tuner import cache, interrupt
+from tuner.artifacts import MODEL_FILE
 from tuner.cache import Kept
 from tuner.errors import UsageError
-from tuner.finetune import device, features, precision, pretrained, randomness
+from tuner.finetune import device, features, model_file, precision, pretrained, randomness
 from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
+from tuner.finetune.follow import follow
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages, freeze
 from tuner.finetune.training import Plan, Run, Schedule, Trainer
-from tuner.finetune.weights import Weights
+from tuner.finetune.weights import Weights, weights_hash
+from tuner.log import one_time_work
 from tuner.outcomes import Diverged
+
+logger = logging.getLogger("tuner.finetune")
 
 STEPS_PER_EPOCH = 4
 """Steps are quarter epochs: a trial that blows up is seen long before its first epoch ends."""
-
-WORST_ERROR = 1.0
-"""Reported for a trial that diverged; no trained model is worse."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -94,6 +95,11 @@ class FineTune:
         return trainer
 
     @functools.cached_property
+    def _final_trainer(self) -> Trainer:
+        """The same for `run_final`: another model, and all images to train it on."""
+        return Trainer(self.model, self._images.joined())
+
+    @functools.cached_property
     def _base(self) -> pretrained.Base:
         """The pretrained base, from the cache or trained now."""
         return pretrained.load_or_train(
@@ -148,11 +154,13 @@ class FineTune:
 
         The trial's user attributes then say where and how long it trained: ``seconds`` (by phase),
         ``report_seconds`` (until each report), ``device``, ``threads``, ``precision``,
-        ``base_hash`` and ``cached_features`` (whether it trained on stored outputs of its frozen
-        stages).
+        ``base_hash``, ``weights_hash`` (of its own weights at its end) and ``cached_features``
+        (whether it trained on stored outputs of its frozen stages).
 
         A trial with a path as its attribute ``checkpoint`` leaves one there as it goes, and goes on
-        from the one that it finds, see `tuner.finetune.checkpoints`.
+        from the one that it finds, see `tuner.finetune.checkpoints`. A trial with a folder as its
+        attribute ``outputs`` leaves its model there at its last step, see
+        `tuner.finetune.model_file`.
 
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
@@ -176,27 +184,89 @@ class FineTune:
         clock = Clock()
         with self._one_run:
             with clock.phase("setup"):
-                plan = Plan(
-                    rows=np.arange(len(self._images.train_labels)),
-                    epochs=self.epochs,
-                    batch_size=self.batch_size,
-                    optimizer=optimizer,
-                    schedule=schedule,
-                    frozen=self._first_stages(frozen_stages),
-                    seed=randomness.seed_of(trial),
-                )
-                training = self._trainer.start(self._starting_weights(init, plan), plan, clock)
+                plan = self._plan(trial, optimizer, frozen_stages, schedule)
+                training = self._start(self._trainer, plan, init, clock)
                 progress = take_up(trial, training, init, self._base.hash, self.report_at)
             try:
-                error = self._follow(trial, progress, self._curve(training, progress, clock))
+                curve = self._curve(training, progress, clock)
+                error = follow(trial, progress, curve, self.report_at, self._images)
+                _leave_model(trial, training)
             except interrupt.HandBack:
                 progress.write()
                 raise
             except optuna.TrialPruned:
-                self._record(trial, training, clock)
+                self._record(trial, training)
                 raise
-            self._record(trial, training, clock)
+            self._record(trial, training)
             return error
+
+    def run_final(
+        self,
+        trial: optuna.Trial,
+        *,
+        optimizer: keras.optimizers.Optimizer,
+        init: str,
+        frozen_stages: int,
+        schedule: Schedule,
+    ) -> None:
+        """Train one configuration on the training and the validation images, for its model.
+
+        Nothing is left to validate with, so nothing is reported and nothing pruned. The base is
+        that of `run`, which saw training images only. The model and the user attributes are left
+        as by `run`.
+
+        Args:
+            trial: as in `run`.
+            optimizer: as in `run`.
+            init: as in `run`.
+            frozen_stages: as in `run`.
+            schedule: as in `run`.
+
+        Raises:
+            Diverged: the loss is not finite.
+            UsageError: as in `run`.
+            HandBack: somebody asked this process to stop.
+        """
+        clock = Clock()
+        with self._one_run:
+            with clock.phase("setup"):
+                plan = self._plan(trial, optimizer, frozen_stages, schedule)
+                everything = np.arange(len(self._final_trainer.train_labels))
+                plan = dataclasses.replace(plan, rows=everything)
+                training = self._start(self._final_trainer, plan, init, clock)
+            what = f"training on all {len(everything):,} images"
+            with clock.phase("train"), one_time_work(logger, what) as tell:
+                if not training.train_to(len(training.rates), tell):
+                    epoch = math.ceil(training.batch / plan.batches_per_epoch)
+                    raise Diverged(f"Diverged in epoch {epoch}: the loss is not finite.")
+                training.take_statistics()
+            _leave_model(trial, training)
+            self._record(trial, training)
+
+    def _plan(
+        self,
+        trial: optuna.Trial,
+        optimizer: keras.optimizers.Optimizer,
+        frozen_stages: int,
+        schedule: Schedule,
+    ) -> Plan:
+        """How a trial trains on the training images."""
+        return Plan(
+            rows=np.arange(len(self._images.train_labels)),
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            optimizer=optimizer,
+            schedule=schedule,
+            frozen=self._first_stages(frozen_stages),
+            seed=randomness.seed_of(trial),
+        )
+
+    def _start(self, trainer: Trainer, plan: Plan, init: str, clock: Clock) -> Run:
+        """Begin with the weights that ``init`` asks for: drawn, or taken from the base."""
+        new = drawn(trainer.template, init, plan.seed)
+        from_base = stages_from_base(init, self.stages, plan.frozen)
+        weights = with_stages(trainer.model, new, self._base.weights, from_base)
+        return trainer.start(weights, plan, clock)
 
     def _first_stages(self, count: int) -> Sequence[str]:
         """The names of the first ``count`` stages, which are to be frozen."""
@@ -206,12 +276,6 @@ class FineTune:
                 f"({', '.join(self.stages)})."
             )
         return self.stages[:count]
-
-    def _starting_weights(self, init: str, plan: Plan) -> Weights:
-        """Draw the weights that ``init`` asks for, and take the others from the base."""
-        new = drawn(self._trainer.template, init, plan.seed)
-        from_base = stages_from_base(init, self.stages, plan.frozen)
-        return with_stages(self._trainer.model, new, self._base.weights, from_base)
 
     def _curve(
         self, training: Run, progress: Progress, clock: Clock
@@ -230,53 +294,27 @@ class FineTune:
                 progress.reach(step, error)
             yield step, progress.error
 
-    def _follow(
-        self, trial: optuna.Trial, progress: Progress, curve: Iterator[tuple[int, float]]
-    ) -> float:
-        """Report the curve to the trial; return its last value, or leave early by an exception."""
-        guessing = guessing_error(self._images.validation_labels, self._images.n_classes)
-        error = math.nan
-        for step, error in curve:
-            if math.isnan(error) or (step > self.report_at[0] and error >= guessing):
-                trial.report(WORST_ERROR, step)
-                reason = (
-                    "the loss is not finite" if math.isnan(error) else "no better than guessing"
-                )
-                raise Diverged(f"Diverged by step {step}: {reason}.")
-            trial.report(error, step)
-            if step < self.report_at[-1]:
-                if trial.should_prune():
-                    raise optuna.TrialPruned(f"Pruned at step {step} with an error of {error:.4f}.")
-                progress.judge(step)
-        return error
-
-    def _record(self, trial: optuna.Trial, training: Run, clock: Clock) -> None:
-        """Write into the trial where and how long it trained."""
+    def _record(self, trial: optuna.Trial, training: Run) -> None:
+        """Write into the trial where and how long it trained, and what came out."""
+        clock, model = training.clock, training.trainer.model
+        weights: Weights = [weight.numpy() for weight in model.weights]
         facts = {
             "seconds": {phase: round(value, 2) for phase, value in clock.phases.items()},
             "report_seconds": {step: round(value, 2) for step, value in clock.reports.items()},
             "device": device.kind(),
             "threads": device.threads(),
-            "precision": precision.of_model(self._trainer.model),
+            "precision": precision.of_model(model),
             "base_hash": self._base.hash,
-            "cached_features": training.reads is not self._trainer.whole,
+            "weights_hash": weights_hash(weights),
+            "cached_features": training.reads is not training.trainer.whole,
         }
         for name, value in facts.items():
             trial.set_user_attr(name, value)
 
 
-def guessing_error(labels: npt.NDArray[Any], n_classes: int) -> float:
-    """The error from which on a model may as well be guessing.
-
-    That is the error of always naming the largest class, or of naming classes at random less three
-    standard errors, whichever is smaller: a model that has learnt nothing stays at or above it in
-    999 of 1,000 validations.
-
-    Args:
-        labels: of the validation images, (n_validation,).
-        n_classes: how many classes there are.
-    """
-    share = float(np.bincount(labels).max()) / len(labels)
-    chance = 1.0 / n_classes
-    luck = 3.0 * math.sqrt(chance * (1.0 - chance) / len(labels))
-    return 1.0 - max(share, chance + luck)
+def _leave_model(trial: optuna.Trial, training: Run) -> None:
+    """Save the model where the trial asks for files, if it does."""
+    outputs = getattr(trial, "outputs", None)
+    if outputs is not None:
+        with training.clock.phase("save"):
+            model_file.save(training.trainer.model, outputs / MODEL_FILE)

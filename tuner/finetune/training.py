@@ -137,8 +137,12 @@ class Run:
     settled: bool = True
     _shuffled: tuple[int, npt.NDArray[np.int32]] | None = None  # the present epoch's batches
 
-    def train_to(self, batch: int) -> bool:
+    def train_to(self, batch: int, tell: Callable[[float], None] | None = None) -> bool:
         """Train until ``batch`` batches are done; return whether the loss stayed finite.
+
+        Args:
+            batch: counted from the first of the training.
+            tell: called after each piece with the fraction of the training that is done, 0 to 1.
 
         Raises:
             HandBack: somebody asked this process to stop; asked for between pieces.
@@ -160,23 +164,29 @@ class Run:
             if not math.isfinite(float(loss)):
                 return False
             self.settled = True
+            if tell is not None:
+                tell(self.batch / len(self.rates))
         return True
 
     def validation_error(self, among: npt.NDArray[np.bool_] | None = None) -> float:
         """The share of validation images that the model gets wrong now, 0 to 1.
 
-        Batch normalisation takes over the statistics that the present weights give it; where it is
-        frozen it keeps the base's.
-
         Args:
             among: a mask (n_validation,): count these images only.
+        """
+        self.take_statistics()
+        return self.reads.validation_error(among)
+
+    def take_statistics(self) -> None:
+        """Let batch normalisation take over the statistics that the present weights give it.
+
+        Where it is frozen it keeps the base's.
         """
         self.settled = False
         rows = self.plan.rows
         spread = np.linspace(0, len(rows) - 1, min(STATISTICS_IMAGES, len(rows))).astype(np.int32)
         images = tf.gather(self.reads.train_images, rows[spread])
         self.trainer.take_statistics(self.reads, self.clock)(images)
-        return self.reads.validation_error(among)
 
     def _order(self, epoch: int) -> npt.NDArray[np.int32]:
         """The batches of an epoch, shuffled once."""

@@ -1,5 +1,6 @@
 """The only room that opens a database."""
 
+from tuner.storage.arms import only_arm
 from tuner.storage.attributes import StoredAttributes
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
 from tuner.storage.contents import StudyContents, find_confirmations, read_contents
@@ -36,7 +37,9 @@ from tuner.storage.studies import (
     StudyPreview,
     StudyRecord,
     preview,
+    read_stored,
     record_environment,
+    record_opening,
     register,
 )
 from tuner.storage.urls import Address, address_of
@@ -73,6 +76,7 @@ __all__ = [
     "find_confirmations",
     "find_study",
     "is_transient",
+    "only_arm",
     "open_database",
     "open_request",
     "preview",
@@ -80,7 +84,9 @@ __all__ = [
     "read_contents",
     "read_overviews",
     "read_requests",
+    "read_stored",
     "record_environment",
+    "record_opening",
     "register",
     "storage_errors",
     "studies_with_claims",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optuna.storages._rdb import models
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from tuner.study import Snapshot
@@ -19,12 +19,21 @@ SAMPLERS_ATTR = "tuner:samplers"  # of all runs: one adaptive run makes a study 
 REQUEST_ATTR = "tuner:request"
 ID_ATTR = "tuner:id"  # names the study in the artifact store
 ENVIRONMENT_ATTR = "environment:"  # + the environment's hash
+COMPARE_ATTR = "tuner:compare"  # the parameter whose levels share the budget equally
 CONFIRMS_ATTR = "tuner:confirms"  # the name of the study whose configurations this one re-runs
+CONFIGURATIONS_ATTR = "tuner:configurations"  # that it re-runs: their parameters
+OPENINGS_ATTR = "tuner:openings"  # of a search: when the test set was opened for it
 
 # Of a trial.
 SEED_ATTR = "seed"
 REASON_ATTR = "reason"
 OUTCOME_ATTR = "outcome"
+# System attributes of a trial; the first two where a study has arms, see `tuner.design`.
+ARM_ATTR = "tuner:arm"
+BLOCK_ATTR = "tuner:block"
+# The step after which a trial was to be pruned. A pruner with rungs would not decide again: it has
+# written that the rung is passed.
+PRUNED_AT = "tuner:pruned_at"
 
 
 def read_study_attr(session: Session, study_id: int, key: str) -> Any:
@@ -52,6 +61,16 @@ def write_study_attr(session: Session, study_id: int, key: str, value: Any) -> N
     row.value_json = json.dumps(value)
 
 
+def add_system_attrs(session: Session, trial_id: int, attrs: Mapping[str, Any]) -> None:
+    """Add system attributes that a trial does not have yet; the caller holds the study."""
+    rows = [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attrs.items()
+    ]
+    if rows:
+        session.execute(insert(models.TrialSystemAttributeModel), rows)
+
+
 @dataclass(frozen=True)
 class StoredAttributes:
     """What we keep of a study, read back; all empty for a study of another program.
@@ -62,7 +81,12 @@ class StoredAttributes:
         search: names of the sampler, the pruner and the precision of the last run.
         samplers: of all runs; empty if that is not known.
         target: how many trials were asked for.
+        compare: the parameter whose levels share the budget equally, of ``run --compare``.
         confirms: the study whose configurations this one re-runs.
+        configurations: that it re-runs: the parameters of each.
+        openings: of a search, oldest first: ``when`` the test set was opened for it (UTC, ISO
+            8601), at which ``commit``, for which ``study`` of how many ``configurations`` and
+            ``seeds``.
         environments: versions, commit and machine of the workers, by hash.
     """
 
@@ -71,7 +95,10 @@ class StoredAttributes:
     search: dict[str, str] = field(default_factory=dict)
     samplers: frozenset[str] = frozenset()
     target: int | None = None
+    compare: str | None = None
     confirms: str | None = None
+    configurations: list[dict[str, Any]] = field(default_factory=list)
+    openings: list[dict[str, Any]] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @staticmethod
@@ -81,6 +108,7 @@ class StoredAttributes:
         search = _dict(user_attrs.get(SEARCH_ATTR))
         samplers = user_attrs.get(SAMPLERS_ATTR) or [search.get("sampler")]
         seed, confirms = user_attrs.get(STUDY_SEED_ATTR), user_attrs.get(CONFIRMS_ATTR)
+        compare = user_attrs.get(COMPARE_ATTR)
         target = _dict(user_attrs.get(REQUEST_ATTR)).get("target")
         try:
             snapshot = Snapshot.from_dict(_dict(definition)) if definition else None
@@ -92,7 +120,10 @@ class StoredAttributes:
             search={key: value for key, value in search.items() if isinstance(value, str)},
             samplers=frozenset(it for it in _list(samplers) if isinstance(it, str)),
             target=target if isinstance(target, int) else None,
+            compare=compare if isinstance(compare, str) else None,
             confirms=confirms if isinstance(confirms, str) else None,
+            configurations=_dicts(user_attrs.get(CONFIGURATIONS_ATTR)),
+            openings=_dicts(user_attrs.get(OPENINGS_ATTR)),
             environments={
                 key.removeprefix(ENVIRONMENT_ATTR): value
                 for key, value in user_attrs.items()
@@ -107,3 +138,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [it for it in _list(value) if isinstance(it, dict)]

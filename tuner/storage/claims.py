@@ -28,7 +28,9 @@ from sqlalchemy import delete, func, insert, or_, select, update
 from sqlalchemy.orm import Session
 
 from tuner import outcomes
-from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, SEED_ATTR
+from tuner.design import Design
+from tuner.storage.arms import Place, attrs_of, next_place, place_of
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, SEED_ATTR, add_system_attrs
 from tuner.storage.database import Database, locked_study, session_of
 from tuner.storage.owner import Owner, is_known_dead
 from tuner.storage.requests import RequestState, read_request
@@ -65,11 +67,15 @@ class Claim:
         trial_id: the row's key.
         number: the trial's number within its study, from 0.
         seed: of all randomness in the trial, in [0, 2**31).
+        arm: the arm that it is in, or None where there are none, see `tuner.design`.
+        block: its block.
     """
 
     trial_id: int
     number: int
     seed: int
+    arm: int | None = None
+    block: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,21 +118,29 @@ class Claims:
         return self._database.patience
 
     def claim(
-        self, owner: Owner, seed_of: Callable[[int], int], *, target: int, most_failed: int
+        self,
+        owner: Owner,
+        seed_of: Callable[[int], int],
+        *,
+        target: int,
+        most_failed: int,
+        design: Design | None = None,
     ) -> Claim | NoTrial:
         """Take a waiting trial or make a new one, if the target leaves room for it.
 
         Args:
             owner: the worker that will run the trial; it holds none.
-            seed_of: the seed of the trial with a number; used for a new trial only.
+            seed_of: the seed of the trial with a number, or of a block where there are arms; used
+                for a new trial only.
             target: how many trials shall end COMPLETE or PRUNED.
             most_failed: refuse when more rows than this are FAIL.
+            design: the study's arms, or None.
         """
 
         def take(again: bool) -> Claim | NoTrial:  # noqa: FBT001 - the callback's signature
             with locked_study(self._database, self._study_id) as session:
                 held = self._held(session, owner) if again else None
-                return held or self._claim(session, owner, seed_of, target, most_failed)
+                return held or self._claim(session, owner, seed_of, target, most_failed, design)
 
         return self.patience.run(take)
 
@@ -137,15 +151,18 @@ class Claims:
             .join(claims, models.TrialModel.trial_id == claims.c.trial_id)
             .where(claims.c.owner == owner.token, models.TrialModel.state == TrialState.RUNNING)
         ).first()
-        return Claim(*row) if row else None
+        if row is None:
+            return None
+        return Claim(row.trial_id, row.number, row.seed, *place_of(session, row.trial_id))
 
-    def _claim(
+    def _claim(  # noqa: PLR0913, PLR0917 - what `claim` was told
         self,
         session: Session,
         owner: Owner,
         seed_of: Callable[[int], int],
         target: int,
         most_failed: int,
+        design: Design | None,
     ) -> Claim | NoTrial:
         request = read_request(session, self._study_id)
         if request is not None and request.state is RequestState.PAUSED:
@@ -162,7 +179,7 @@ class Claims:
             return NoTrial.ALL_TAKEN
         waiting = count.get(TrialState.WAITING, 0) > 0
         taken = self._take_waiting(session, owner, seed_of) if waiting else None
-        return taken or self._create(session, owner, seed_of)
+        return taken or self._create(session, owner, seed_of, design)
 
     def _take_waiting(
         self, session: Session, owner: Owner, seed_of: Callable[[int], int]
@@ -182,20 +199,34 @@ class Claims:
         before = session.execute(
             select(claims.c.seed, claims.c.deaths).where(claims.c.trial_id == trial_id)
         ).first()
-        seed, deaths = (before.seed, before.deaths) if before else (seed_of(number), 0)
+        place = place_of(session, trial_id)
+        if before is None:  # another program's, or one from a copied database
+            seed, deaths = seed_of(number if place.block is None else place.block), 0
+        else:
+            seed, deaths = before.seed, before.deaths
         trial.state = TrialState.RUNNING
         trial.datetime_start = datetime.now()  # noqa: DTZ005 - Optuna's column takes local time
         session.flush()
-        claim = Claim(trial_id, number, seed)
+        claim = Claim(trial_id, number, seed, *place)
         self._write(session, owner, claim, deaths)
         return claim
 
-    def _create(self, session: Session, owner: Owner, seed_of: Callable[[int], int]) -> Claim:
+    def _create(
+        self,
+        session: Session,
+        owner: Owner,
+        seed_of: Callable[[int], int],
+        design: Design | None,
+    ) -> Claim:
+        place = Place() if design is None else next_place(session, self._study_id, design)
         trial = self._database.backend._get_prepared_new_trial(self._study_id, None, session)
         session.flush()
         trial_id, number = _key(trial)
-        claim = Claim(trial_id, number, seed_of(number))
+        seed = seed_of(number if place.block is None else place.block)
+        claim = Claim(trial_id, number, seed, *place)
         self._write(session, owner, claim, deaths=0)
+        if design is not None:
+            add_system_attrs(session, trial_id, attrs_of(design, place))
         return claim
 
     def _write(self, session: Session, owner: Owner, claim: Claim, deaths: int) -> None:
@@ -218,15 +249,24 @@ class Claims:
             session.execute(update(claims).where(here).values(**row))
         self._set_attrs(session, claim.trial_id, {SEED_ATTR: claim.seed})
 
-    def finish(
+    def finish(  # noqa: PLR0913, PLR0917 - all that ends with a trial
         self,
         claim: Claim,
         owner: Owner,
         state: TrialState,
         values: Sequence[float] | None,
         attrs: Mapping[str, Any],
+        system_attrs: Mapping[str, str] | None = None,
     ) -> bool:
         """End a trial: attributes, values and state in one transaction.
+
+        Args:
+            claim: the trial.
+            owner: who ended it.
+            state: in which it ended.
+            values: of the objective, or None.
+            attrs: user attributes.
+            system_attrs: Optuna's own of its artifacts, which the trial has not yet.
 
         Returns:
             False when the trial is no longer this owner's: it was given to somebody else, and
@@ -234,25 +274,27 @@ class Claims:
         """
 
         def end(again: bool) -> bool:  # noqa: FBT001
-            return self._finish(claim, owner, state, values, attrs) or (
+            return self._finish(claim, owner, state, values, attrs, system_attrs or {}) or (
                 again and self._ended_so(claim, state, values)
             )
 
         return self.patience.run(end)
 
-    def _finish(
+    def _finish(  # noqa: PLR0913, PLR0917 - what `finish` was told
         self,
         claim: Claim,
         owner: Owner,
         state: TrialState,
         values: Sequence[float] | None,
         attrs: Mapping[str, Any],
+        system_attrs: Mapping[str, str],
     ) -> bool:
         with locked_study(self._database, self._study_id) as session:
             if not self._holds(session, claim.trial_id, owner):
                 return False
             trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session)
             self._set_attrs(session, claim.trial_id, attrs)
+            add_system_attrs(session, claim.trial_id, system_attrs)
             for objective, value in enumerate(values or ()):
                 self._database.backend._set_trial_value_without_commit(
                     session, trial, objective, value

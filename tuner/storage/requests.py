@@ -25,6 +25,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tuner.storage.attributes import (
+    COMPARE_ATTR,
+    CONFIGURATIONS_ATTR,
     DEFINITION_ATTR,
     ID_ATTR,
     REQUEST_ATTR,
@@ -80,6 +82,8 @@ class OpenRequest:
         seed: the study's.
         uid: names the study in the artifact store.
         search: names of the sampler, the pruner and the precision.
+        compare: the parameter whose levels share the budget equally, or None.
+        configurations: that a confirmation re-runs; empty for a search.
     """
 
     study_id: int
@@ -90,6 +94,8 @@ class OpenRequest:
     uid: str
     search: dict[str, str]
     snapshot: Snapshot
+    compare: str | None
+    configurations: list[dict[str, Any]]
 
 
 def open_request(
@@ -244,6 +250,8 @@ def _open_request(
         uid=str(read_study_attr(session, study_id, ID_ATTR)),
         search=dict(read_study_attr(session, study_id, SEARCH_ATTR)),
         snapshot=Snapshot.from_dict(definition),
+        compare=read_study_attr(session, study_id, COMPARE_ATTR),
+        configurations=read_study_attr(session, study_id, CONFIGURATIONS_ATTR) or [],
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,15 @@ from sqlalchemy.orm import Session
 from tuner.errors import UsageError
 from tuner.seeds import draw_study_seed
 from tuner.storage.attributes import (
+    COMPARE_ATTR,
     DEFINITION_ATTR,
     ENVIRONMENT_ATTR,
     ID_ATTR,
+    OPENINGS_ATTR,
     SAMPLERS_ATTR,
     SEARCH_ATTR,
     STUDY_SEED_ATTR,
+    StoredAttributes,
     read_study_attr,
     write_study_attr,
 )
@@ -36,6 +40,7 @@ class StudyRecord:
     Attributes:
         uid: names it in the artifact store: unlike its name and id, never given again.
         warnings: sentences for the user: what changed since the last run.
+        compare: the parameter whose levels share the budget equally, or None.
     """
 
     study_id: int
@@ -43,10 +48,18 @@ class StudyRecord:
     seed: int
     uid: str
     warnings: list[str]
+    compare: str | None = None
 
 
-def register(
-    database: Database, name: str, snapshot: Snapshot, *, seed: int | None, search: dict[str, str]
+def register(  # noqa: PLR0913 - all that is kept of a study
+    database: Database,
+    name: str,
+    snapshot: Snapshot,
+    *,
+    seed: int | None,
+    search: dict[str, str],
+    compare: str | None = None,
+    attrs: Mapping[str, Any] | None = None,
 ) -> StudyRecord:
     """Create the study, or check that the one of this name has the same definition and seed.
 
@@ -56,9 +69,11 @@ def register(
         snapshot: what the study file declares.
         seed: the seed asked for, or None to keep the stored one or draw one.
         search: names of the sampler, the pruner and the precision, kept for people and reports.
+        compare: the parameter whose levels are to share the budget equally; None: as it is stored.
+        attrs: further user attributes of the study.
 
     Raises:
-        UsageError: another definition or seed is stored under this name.
+        UsageError: another definition, seed or comparison is stored under this name.
     """
     direction = StudyDirection[snapshot.direction.upper()]
     with storage_errors(database.url):
@@ -72,13 +87,17 @@ def register(
         warnings = _check_definition(session, study_id, name, snapshot)
         warnings += _check_precision(session, study_id, name, search.get("precision"))
         kept_seed = _check_seed(session, study_id, name, seed)
+        compare = _check_compare(session, study_id, name, compare)
+        for key, value in {COMPARE_ATTR: compare, **(attrs or {})}.items():
+            if value is not None:
+                write_study_attr(session, study_id, key, value)
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
         _add_sampler(session, study_id, search.get("sampler"))
         write_study_attr(session, study_id, SEARCH_ATTR, search)
         write_study_attr(session, study_id, ID_ATTR, uid)
         _forget_deleted_trials(session)
-    return StudyRecord(study_id, name, kept_seed, uid, warnings)
+    return StudyRecord(study_id, name, kept_seed, uid, warnings, compare)
 
 
 @dataclass(frozen=True)
@@ -88,16 +107,24 @@ class StudyPreview:
     Attributes:
         seed: the study's.
         warnings: what that run would say.
+        compare: the parameter whose levels share the budget equally, or None.
         trials: of any state, in order of their numbers.
     """
 
     seed: int
     warnings: list[str]
+    compare: str | None
     trials: list[optuna.trial.FrozenTrial]
 
 
-def preview(
-    database: Database, name: str, snapshot: Snapshot, *, seed: int | None, precision: str
+def preview(  # noqa: PLR0913 - what `register` is told
+    database: Database,
+    name: str,
+    snapshot: Snapshot,
+    *,
+    seed: int | None,
+    precision: str,
+    compare: str | None,
 ) -> StudyPreview | None:
     """What `register` would find; it writes nothing.
 
@@ -117,8 +144,9 @@ def preview(
             warnings = _check_definition(session, study_id, name, snapshot)
             warnings += _check_precision(session, study_id, name, precision)
             kept_seed = _check_seed(session, study_id, name, seed)
+            compare = _check_compare(session, study_id, name, compare)
         trials = database.storage.get_all_trials(study_id, deepcopy=False)
-    return StudyPreview(kept_seed, warnings, trials)
+    return StudyPreview(kept_seed, warnings, compare, trials)
 
 
 _OTHER_NAME = (
@@ -193,6 +221,50 @@ def _check_seed(session: Session, study_id: int, name: str, seed: int | None) ->
             "name with --study-name."
         )
     return int(stored)
+
+
+def _check_compare(session: Session, study_id: int, name: str, compare: str | None) -> str | None:
+    """What the study compares: budgets begun unequal can't be made equal later, nor others."""
+    stored = read_study_attr(session, study_id, COMPARE_ATTR)
+    if compare is None or compare == stored:
+        return None if stored is None else str(stored)
+    trial = models.TrialModel
+    begun = session.scalar(select(trial.trial_id).where(trial.study_id == study_id).limit(1))
+    if begun is None:
+        return compare
+    was = "without --compare" if stored is None else f"with --compare {stored}"
+    raise UsageError(
+        f"The study {name!r} was begun {was}, and --compare {compare} deals its trials otherwise; "
+        "choose another name with --study-name."
+    )
+
+
+def read_stored(database: Database, name: str) -> StoredAttributes:
+    """What we keep of the study of this name; nothing where there is none."""
+    with storage_errors(database.url):
+        try:
+            study_id = database.storage.get_study_id_from_name(name)
+        except KeyError:
+            return StoredAttributes()
+        return StoredAttributes.of(database.storage.get_study_user_attrs(study_id))
+
+
+def record_opening(database: Database, study_id: int, opening: dict[str, Any]) -> None:
+    """Note in a search that its test set is opened; once for each confirmation.
+
+    Args:
+        database: where.
+        study_id: of the search.
+        opening: see `StoredAttributes.openings`.
+    """
+
+    def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
+        with locked_study(database, study_id) as session:
+            there = read_study_attr(session, study_id, OPENINGS_ATTR) or []
+            if all(it["study"] != opening["study"] for it in there):
+                write_study_attr(session, study_id, OPENINGS_ATTR, [*there, opening])
+
+    database.patience.run(write)
 
 
 def record_environment(

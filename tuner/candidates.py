@@ -1,0 +1,89 @@
+"""Which configurations of a search are worth confirming."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from tuner.outcomes import DIVERGED
+from tuner.storage.attributes import OUTCOME_ATTR
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration of a search, by the best of its trials.
+
+    Attributes:
+        number: the trial's.
+        params: its parameters.
+        value: its last one.
+        pruned_at: the step after which it was pruned; None: it ran to its end.
+    """
+
+    number: int
+    params: dict[str, Any]
+    value: float
+    pruned_at: int | None
+
+
+def best(trials: Iterable[FrozenTrial], count: int, *, maximize: bool) -> list[Candidate]:
+    """The configurations with the best values, best first; equal ones count once.
+
+    Args:
+        trials: of the search; those that ran to their end count.
+        count: how many, at most.
+        maximize: whether a greater value is better.
+    """
+    complete = (it for it in trials if it.state == TrialState.COMPLETE)
+    return _ranked(complete, maximize=maximize)[:count]
+
+
+def best_of_levels(
+    trials: Sequence[FrozenTrial], factor: str, levels: Sequence[Any], *, maximize: bool
+) -> dict[int, Candidate]:
+    """The best configuration of each level of a parameter, by the level's place.
+
+    Where no trial of a level ran to its end, it is the one that came furthest, and of equals the
+    one with the best value there. A level without a trial, or with diverged ones only, is left out.
+
+    Args:
+        trials: of the search.
+        factor: the parameter.
+        levels: of it.
+        maximize: whether a greater value is better.
+    """
+    ended = [
+        trial
+        for trial in trials
+        if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
+        and trial.user_attrs.get(OUTCOME_ATTR) != DIVERGED
+    ]
+    found = {}
+    for place, level in enumerate(levels):
+        of_level = (it for it in ended if factor in it.params and it.params[factor] == level)
+        if ranked := _ranked(of_level, maximize=maximize):
+            found[place] = ranked[0]
+    return found
+
+
+def _ranked(trials: Iterable[FrozenTrial], *, maximize: bool) -> list[Candidate]:
+    def key(candidate: Candidate) -> tuple[bool, int, float, int]:
+        value = -candidate.value if maximize else candidate.value
+        step = candidate.pruned_at
+        return step is not None, -(step or 0), value, candidate.number
+
+    candidates = [
+        Candidate(
+            trial.number,
+            dict(trial.params),
+            trial.value,
+            None if trial.state == TrialState.COMPLETE else trial.last_step,
+        )
+        for trial in trials
+        if trial.value is not None
+    ]
+    distinct: dict[str, Candidate] = {}
+    for candidate in sorted(candidates, key=key):
+        distinct.setdefault(repr(sorted(candidate.params.items())), candidate)
+    return list(distinct.values())

@@ -1,0 +1,91 @@
+"""The levels of a parameter that ``run --compare`` gives equal shares of the budget."""
+
+from typing import Any
+
+from tuner.design import Design, confirmation
+from tuner.errors import UsageError
+from tuner.search import COMPARABLE_SAMPLERS, PAIRED_SAMPLERS, values_of
+from tuner.study import Snapshot
+
+# With more, each would get a few trials.
+MOST_LEVELS = 50
+
+
+def comparison(factor: str, sampler: str, snapshot: Snapshot) -> Design:
+    """The design of ``run --compare``: an arm for each level of a parameter.
+
+    Args:
+        factor: the parameter.
+        sampler: that draws the others.
+        snapshot: of the study.
+
+    Raises:
+        UsageError: the parameter has no levels to compare, or the sampler can't be used for it.
+    """
+    levels = levels_of(factor, snapshot)
+    if sampler not in COMPARABLE_SAMPLERS:
+        raise UsageError(
+            f"--compare cannot be used with the sampler {sampler!r}, which plans the whole study "
+            f"at once; choose one of: {', '.join(sorted(COMPARABLE_SAMPLERS))}."
+        )
+    return Design([{factor: level} for level in levels], paired=sampler in PAIRED_SAMPLERS)
+
+
+def design_of(
+    compare: str | None, configurations: list[dict[str, Any]], sampler: str, snapshot: Snapshot
+) -> Design | None:
+    """The design of a study by what the database says of it; None where it has no arms.
+
+    Args:
+        compare: the parameter whose levels share the budget equally, or None.
+        configurations: that a confirmation re-runs.
+        sampler: of the run.
+        snapshot: of the study.
+
+    Raises:
+        UsageError: see `comparison`.
+    """
+    if configurations:
+        return confirmation(configurations)
+    return None if compare is None else comparison(compare, sampler, snapshot)
+
+
+def check_compare(compare: str, sampler: str, snapshot: Snapshot, target: int) -> None:
+    """Refuse a comparison that cannot be made.
+
+    Raises:
+        UsageError: see `comparison`; or there are fewer trials than levels.
+    """
+    levels = len(comparison(compare, sampler, snapshot).arms)
+    if target < levels:
+        raise UsageError(
+            f"--compare {compare} has {levels} levels, and --trials {target} leaves some without a "
+            f"trial; ask for at least {levels}, better for ten times as many."
+        )
+
+
+def levels_of(factor: str, snapshot: Snapshot) -> list[Any]:
+    """The levels of a parameter, in the order of its declaration.
+
+    Raises:
+        UsageError: there is no such parameter, or it has no levels or too many.
+    """
+    space = snapshot.distributions()
+    if space is None:
+        raise UsageError(
+            f"{snapshot.file} declares no space, so the levels of {factor!r} are not known before "
+            "the trials; declare space in the study file."
+        )
+    with_levels = {}
+    for name, distribution in space.items():
+        levels = values_of(distribution, at_most=MOST_LEVELS)
+        if levels is not None and len(levels) > 1:
+            with_levels[name] = levels
+    if factor not in with_levels:
+        there = f"{factor} = {space[factor]}" if factor in space else repr(factor)
+        what = "has no levels to compare" if factor in space else "is not a parameter"
+        instead = ", ".join(with_levels) or "there are none"
+        raise UsageError(
+            f"{there} {what} of {snapshot.file}; with 2 to {MOST_LEVELS} levels: {instead}."
+        )
+    return with_levels[factor]
