@@ -70,7 +70,8 @@ def test_a_run_ends_normally_without_the_test_file(
         assert set(trial.intermediate_values) <= {1, 2, 3, 4}
         assert trial.value == trial.intermediate_values[max(trial.intermediate_values)]
         attrs = trial.user_attrs
-        assert list(attrs["seconds"]) == ["setup", "features", "tracing", "train", "validate"]
+        phases = ["setup", "features", "tracing", "train", "validate", "save"]
+        assert list(attrs["seconds"]) == phases
         assert attrs["threads"] == threads_per_worker(2)
         expected = "bfloat16" if has_bfloat16() else "float32"
         assert attrs["precision"] == expected or attrs["device"] == "GPU"

@@ -439,3 +439,84 @@ def test_a_worker_that_grows_is_replaced_between_trials(
     assert max(trial.user_attrs["memory_mb"] for trial in trials) < 1500
     assert "died" not in done.stdout
     assert "exited" not in done.stdout
+
+
+ARMS = """
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+max_step = 4
+space = {"kind": CategoricalDistribution(["a", "b", "c"]), "x": FloatDistribution(-5, 5),
+         "n": IntDistribution(0, 3)}
+fails = {"left": 1}
+
+def objective(trial):
+    p = trial.params
+    if p["kind"] == "b" and fails["left"]:
+        fails["left"] = 0
+        raise RuntimeError("once")
+    value = (p["x"] - 1) ** 2 + {"a": 0, "b": 1, "c": 2}[p["kind"]] + p["n"]
+    for step in (1, 2, 3, 4):
+        trial.report(value + 1 / 2**step, step)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+    (trial.outputs / "model.keras").write_text(str(value))
+    return value
+"""
+
+
+def arms_of(url: str, name: str) -> Counter[object]:
+    ended = [it for it in trials_of(url, name) if it.state in ENDED]
+    return Counter(it.params["kind"] for it in ended)
+
+
+def test_compare_gives_each_level_the_same_number_of_trials(
+    write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = str(write_study(ARMS, "arms"))
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    here = ("--study", study, "--storage", url, "--artifacts", str(tmp_path / "kept"))
+    compare = ("--compare", "kind", "--workers", "2")
+    done = run(*here, "--trials", "10", *compare, "--sampler", "random", "--pruner", "none")
+    assert done.returncode == 0, done.stderr
+    assert "comparing 3 levels of kind, sampler random" in done.stdout
+    assert sorted(arms_of(url, "arms").values()) == [3, 3, 4]
+    # Of a block, all but the level is the same: the draws, and the seed of the training.
+    blocks: dict[int, set[object]] = {}
+    for trial in trials_of(url, "arms"):
+        same = (trial.params["x"], trial.params["n"], trial.user_attrs["seed"])
+        blocks.setdefault(trial.system_attrs["tuner:block"], set()).add(same)
+    assert all(len(same) == 1 for same in blocks.values())
+    assert len(blocks) >= 4
+    # What a completed trial left is an Optuna artifact, as many as there are such trials.
+    stored = list((tmp_path / "kept" / "files").iterdir())
+    assert len(stored) == 10
+    best = min(trials_of(url, "arms"), key=lambda it: it.value if it.value is not None else 99)
+    meta = optuna.artifacts.get_all_artifact_meta(best, storage=open_database(url).storage)
+    assert [it.filename for it in meta] == ["model.keras"]
+    assert (tmp_path / "kept" / "files" / meta[0].artifact_id).read_text() == str(best.value)
+    # It goes on without being told again, and exactly.
+    more = run(*here, "--trials", "14", "--workers", "2", "--pruner", "none")
+    assert "comparing 3 levels of kind, sampler tpe" in more.stdout
+    assert sorted(arms_of(url, "arms").values()) == [4, 5, 5]
+    wrong = run(*here, "--trials", "14", "--compare", "n")
+    assert wrong.returncode == 2
+    assert "was begun with --compare kind" in wrong.stderr
+
+
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_written(
+    write_study: Callable[..., Path], tmp_path: Path
+) -> None:
+    study = str(write_study(ARMS, "arms"))
+    url = f"sqlite:///{tmp_path}/tuner.db"
+    for flags, words in (
+        (("--compare", "x"), "has no levels to compare"),
+        (("--compare", "kinds"), "with 2 to 50 levels: kind, n."),
+        (("--compare", "kind", "--sampler", "nsga2"), "choose one of: cmaes, gp, qmc, random, tpe"),
+        (("--compare", "kind", "--trials", "2"), "has 3 levels, and --trials 2 leaves some"),
+    ):
+        asked = ("--trials", "9", *flags) if "--trials" not in flags else flags
+        done = run("--study", study, "--storage", url, *asked)
+        assert done.returncode == 2
+        assert words in done.stderr
+    assert not (tmp_path / "tuner.db").exists()
