@@ -13,6 +13,7 @@ COMMANDS = {
     "worker": "Help with the studies that runs on any host have asked for.",
     "status": "Show the studies of a database, and who works on them.",
     "control": "Pause, resume or stop a study.",
+    "confirm": "Re-run the best configurations on fresh seeds, and compare them.",
     "report": "Turn a study into one page of comparisons.",
     "completion": "Print what makes a shell complete these commands.",
 }
