@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from tests.samples import OURS, frozen, in_memory, mnist_like
 from tests.unit.test_figures_compare import confirmed
+from tuner.confirm import confirm as confirm_command
 from tuner.report import answer
 from tuner.report.factors import Factor
 from tuner.report.material import Judged, Material
@@ -408,8 +409,8 @@ def test_the_command_that_would_settle_it_is_one(name: str, file: str) -> None:
     with run.make_context("run", words[3:]) as context:
         given = context.params
     assert given["study"] == ("mnist" if file == "studies/mnist.py" else file)
-    assert given["study_name"] == f"{name}-balanced"
-    assert given["sampler"] == "random"
+    assert given["study_name"] == f"{name}-optimizer"
+    assert given["compare"] == "optimizer"
     assert (given["trials"], given["seed"], given["precision"]) == (100, 1, "float32")
 
 
@@ -418,12 +419,30 @@ def test_no_command_where_nothing_is_to_be_settled(searched: Results, drawn: Res
     assert settled(searched, LIKELY)
     assert settled(searched, CLEAR) == ""
     assert settled(searched, EQUAL) == ""
-    assert settled(drawn) == ""  # that was done
     assert settled(searched, confirm=confirmed({"adam": 0.006, "sgd": 0.02})) == ""
     foreign = in_memory(mnist_like(20))
     assert settled(foreign) == ""
-    assert "would settle more" not in answer.lead(material(drawn, ("optimizer", verdict())))
+    assert "would settle more" not in answer.lead(material(drawn, ("optimizer", verdict(CLEAR))))
     assert answer.settling_command(Material(in_memory([], attrs=OURS))) == ""
+
+
+@pytest.mark.parametrize("name", ["mnist", "a name with 'quotes' and $x", "-dash"])
+def test_where_budgets_were_equal_a_confirmation_would_settle_it(name: str) -> None:
+    for attrs in ({**OURS, "tuner:compare": "optimizer"}, {**OURS, "tuner:samplers": ["random"]}):
+        results = in_memory(mnist_like(20), name=name, attrs=attrs)
+        words = shlex.split(settled(results))
+        assert words[:3] == ["python", "-m", "tuner.confirm"]
+        with confirm_command.make_context("confirm", words[3:]) as context:
+            given = context.params
+        assert (given["study"], given["per_level"], given["seeds"]) == (name, "optimizer", 10)
+    lead = answer.lead(material(results, ("optimizer", verdict())))
+    assert "re-run on shared fresh seeds, would settle more:" in lead
+    # What is compared is the question; the other factors had no equal budgets.
+    compared = in_memory(mnist_like(20), attrs={**OURS, "tuner:compare": "init"})
+    assert settled(compared) == ""
+    lead = answer.lead(material(compared, ("init", verdict())))
+    assert "Each init got the same number of trials, of a search of its own (tpe)" in lead
+    assert "chose its own trials" not in lead
 
 
 def test_a_study_of_another_program_has_words_too() -> None:

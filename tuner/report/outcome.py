@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
 import numpy as np
 from rich.console import Group, RenderableType
@@ -14,6 +13,7 @@ from rich.text import Text
 from tuner import wording
 from tuner.report.cards import CannotDraw
 from tuner.report.plots import compared
+from tuner.report.plots.best import opening_text
 from tuner.report.plots.confirmed import (
     TEST_ATTR,
     ConfirmedRuns,
@@ -174,11 +174,6 @@ def _openings(runs: ConfirmedRuns, source: Results | None) -> list[str]:
         "its error more hopeful."
     )
     return [sentence]
-
-
-def opening_text(opening: dict[str, Any]) -> str:
-    """When the test set was opened, and at which commit: ``2026-11-25 at 6fd31c0b1a2d``."""
-    return f"{str(opening.get('when', 'unknown'))[:10]} at {opening.get('commit', 'unknown')}"
 
 
 def as_table(outcome: Outcome) -> RenderableType:

@@ -95,17 +95,18 @@ def _there(attrs: Mapping[str, Any], name: str) -> bool:
     return name in attrs and not (isinstance(attrs[name], float) and pd.isna(attrs[name]))
 
 
-def command_of(results: Results, *, study_name: str = "", sampler: str = "") -> str:
+def command_of(results: Results, *, study_name: str = "", compare: str = "") -> str:
     """The command line that repeats the search from its seed; "" for another program's study.
 
     Args:
         results: the study's.
         study_name: another name for the repetition.
-        sampler: another sampler.
+        compare: a parameter whose levels are to share the budget equally.
     """
     stored = results.stored
     name = study_name or results.study
-    search = stored.search | ({"sampler": sampler} if sampler else {})
+    search = stored.search
+    compare = compare or stored.compare or ""
     if stored.snapshot is None:
         return ""
     path = Path(stored.snapshot.file)
@@ -113,6 +114,7 @@ def command_of(results: Results, *, study_name: str = "", sampler: str = "") -> 
     words = ["python", "-m", "tuner.run", "--study", path.stem if named else stored.snapshot.file]
     words += ["--study-name", name] if path.stem != name else []
     words += ["--trials", str(stored.target or len(results.trials))]
+    words += ["--compare", compare] if compare else []
     words += ["--seed", str(stored.seed)] if stored.seed is not None else []
     for setting, default in _DEFAULTS.items():
         chosen = search.get(setting, default)
@@ -130,6 +132,11 @@ def provenance(results: Results) -> TableCard:
         title=f"Where the numbers come from: {wording.count(len(results.trials), 'trial')} of {by}",
         table=pd.DataFrame([row for row in rows if row[1]], columns=["what", "value"]),
     )
+
+
+def opening_text(opening: Mapping[str, Any]) -> str:
+    """When the test set was opened, and at which commit: ``2026-11-25 at 6fd31c0b1a2d``."""
+    return f"{str(opening.get('when', 'unknown'))[:10]} at {opening.get('commit', 'unknown')}"
 
 
 def mixed(values: Iterable[object]) -> str:
@@ -162,8 +169,12 @@ def _of_study(results: Results) -> list[tuple[str, str]]:
         ("Seed", "" if stored.seed is None else str(stored.seed)),
     ]
     rows += [(label_of(name), stored.search.get(name, "")) for name in _DEFAULTS]
+    if stored.compare:
+        rows.append(("Equal budgets for each", label_of(stored.compare)))
     if stored.confirms:
         rows.append(("Re-runs configurations of", stored.confirms))
+    opened = ", ".join(opening_text(it) for it in stored.openings)
+    rows.append(("Test set opened", opened))
     return [*rows, ("Target", "" if stored.target is None else f"{stored.target:,} trials")]
 
 
