@@ -109,7 +109,7 @@ def test_every_configuration_runs_on_every_seed_and_is_tested_once(folder: Path)
     said = " ".join(done.stdout.split())
     assert "5 seeds find a difference of" in said
     assert "by the spread on the first" in said
-    assert "test error" in said
+    assert "mean test" in said
     assert "On 5 shared seeds" in said
     assert "clearly worse" in said
 
