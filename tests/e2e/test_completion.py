@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("line", "offers"),
     [
-        ("tuner c", ["control", "completion"]),
+        ("tuner con", ["control", "confirm"]),
         ("tuner run --stu", ["--study", "--study-name"]),
         ("tuner run --study ", ["bell", "bowl"]),
         ("tuner run --sampler c", ["cmaes"]),
