@@ -26,7 +26,7 @@ from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, DEFAULT_MIME_TYPE, A
 # The trained model among the files that a trial leaves.
 MODEL_FILE = "model.keras"
 
-FILES = "files"  # the folder of the artifacts
+FILES, CHECKPOINTS = "files", "checkpoints"  # folders of the store
 
 # Longer names of studies are cut: a file system takes 255 bytes.
 LONGEST_NAME = 80
@@ -43,7 +43,7 @@ class Artifacts:
 
     def __init__(self, root: Path, study: str, uid: str) -> None:
         name = re.sub(r"[^\w.-]+", "_", study)[:LONGEST_NAME]
-        self._checkpoints = root / "checkpoints" / f"{name}-{uid}"
+        self._checkpoints = root / CHECKPOINTS / f"{name}-{uid}"
         self._files = root / FILES
         self._store = FileSystemArtifactStore(self._files)
         self._uid = uid
@@ -107,6 +107,24 @@ class Artifacts:
         for name in attrs:
             with contextlib.suppress(OSError):
                 self.path_of(name.removeprefix(ARTIFACTS_ATTR_PREFIX)).unlink()
+
+    def files(self) -> list[Path]:
+        """What trials of the study have left here, named by a trial or not."""
+        return sorted(self._files.glob(f"{self._uid}-*"))
+
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that are here, and what was left of them."""
+        return sorted(self._checkpoints.glob("*"))
+
+    @staticmethod
+    def all_files(root: Path) -> list[Path]:
+        """What trials of any study have left in a store."""
+        return sorted((root / FILES).glob("*"))
+
+    @staticmethod
+    def all_checkpoints(root: Path) -> list[Path]:
+        """The checkpoints of all studies in a store."""
+        return sorted((root / CHECKPOINTS).glob("*/*"))
 
     def path_of(self, artifact_id: str) -> Path:
         """Where an artifact is, which another host may hold or `tuner gc` have removed."""

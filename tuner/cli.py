@@ -14,7 +14,10 @@ COMMANDS = {
     "status": "Show the studies of a database, and who works on them.",
     "control": "Pause, resume or stop a study.",
     "confirm": "Re-run the best configurations on fresh seeds, and compare them.",
+    "export": "Write the best model with its card into a folder.",
+    "replay": "Run a trial again, and say whether it gives the same.",
     "report": "Turn a study into one page of comparisons.",
+    "gc": "Remove the files of trials that nobody needs any more.",
     "completion": "Print what makes a shell complete these commands.",
 }
 

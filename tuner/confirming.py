@@ -24,7 +24,7 @@ from tuner.flags import Given
 from tuner.launch import Enrolled, bring_to_target
 from tuner.levels import levels_of
 from tuner.machine import AUTO
-from tuner.report.outcome import as_table, outcome_of, progress_note
+from tuner.report.outcome import SEEDS_FOR_SPREAD, as_table, outcome_of, progress_note
 from tuner.report.results import Results, results_of
 from tuner.report.statistics.power import binomial_deviation, smallest_difference
 from tuner.scoreboard import Scoreboard
@@ -44,8 +44,6 @@ from tuner.storage.attributes import CONFIGURATIONS_ATTR, CONFIRMS_ATTR
 from tuner.study import Snapshot, find_again
 
 DEFAULT_TOP = 5
-# After so many seeds the spread of the differences is known well enough to be told.
-SEEDS_FOR_SPREAD = 3
 
 
 @dataclass(frozen=True)
@@ -363,7 +361,8 @@ class _Spread:
         few = SEEDS_FOR_SPREAD * arms
         if self._told or not few <= board.ended < board.target or arms < 2:
             return None
-        self._told = True
         with contextlib.closing(open_database(self.address, read_only=True)) as database:
             results = _results(database, self.plan.name)
-        return progress_note(results, self.plan.seeds)
+        note = progress_note(results, self.plan.seeds)
+        self._told = note is not None
+        return note

@@ -4,6 +4,7 @@
 
     TunerError            1    the command ended before its target for another reason
     ├── Stopped           1    somebody else paused, stopped or closed the study
+    ├── Different         1    a trial that was run again did not give the same
     ├── UsageError        2    a flag, a name or a study file is wrong
     ├── StorageError      3    the database cannot be reached, read or written
     │   ├── NoDatabase    3    there is nothing yet at the place that was named
@@ -56,6 +57,10 @@ class TooManyFailed(TooManyFailures):
 
 class Stopped(TunerError):  # noqa: N818
     """Somebody else paused, stopped or closed the study that was being worked on."""
+
+
+class Different(TunerError):  # noqa: N818
+    """A trial that was run again did not give the same."""
 
 
 class TimedOut(TunerError):  # noqa: N818

@@ -1,6 +1,7 @@
 """Loading a study file in a process of its own, to see what it declares: nothing is written.
 
-The process is ``python -m tuner.look EVENT_FD STUDY_FILE``; it answers with one line of JSON.
+The process is ``python -m tuner.look EVENT_FD STUDY_FILE [FUNCTION MODEL_FILE]``; it answers with
+one line of JSON: what the file declares, or what its function says of a model file.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from tuner.cache import Kept
 from tuner.errors import TunerError, UsageError
@@ -40,9 +42,34 @@ def look(study_file: Path, variables: Mapping[str, str]) -> Look:
     Raises:
         UsageError: the file is wrong, or it ends its process.
     """
+    answer = _ask(study_file, [], variables)
+    return Look(
+        Snapshot.from_json(answer["snapshot"]), [Kept(**kept) for kept in answer["footprint"]]
+    )
+
+
+def measure(
+    study_file: Path, function: str, model_file: Path, variables: Mapping[str, str]
+) -> dict[str, float]:
+    """What the study file's ``validate`` or ``test`` says of a model, in another process.
+
+    Args:
+        study_file: its path.
+        function: its name.
+        model_file: the model's path.
+        variables: environment variables for that process.
+
+    Raises:
+        UsageError: the file is wrong, the function fails, or it ends its process.
+    """
+    answer = _ask(study_file, [function, str(model_file)], variables)
+    return dict(answer["measured"])
+
+
+def _ask(study_file: Path, more: list[str], variables: Mapping[str, str]) -> dict[str, Any]:
     read_end, write_end = os.pipe()
     # -B: not even compiled Python is left behind.
-    command = [sys.executable, "-B", "-m", "tuner.look", str(write_end), str(study_file)]
+    command = [sys.executable, "-B", "-m", "tuner.look", str(write_end), str(study_file), *more]
     with tempfile.TemporaryFile() as written, os.fdopen(read_end, encoding="utf-8") as answers:
         process = subprocess.Popen(  # noqa: S603 - our own module
             command,
@@ -71,9 +98,7 @@ def look(study_file: Path, variables: Mapping[str, str]) -> Look:
         )
     if "error" in answer:
         raise UsageError(answer["error"])
-    return Look(
-        Snapshot.from_json(answer["snapshot"]), [Kept(**kept) for kept in answer["footprint"]]
-    )
+    return dict(answer)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -88,7 +113,7 @@ def _unwritten_keras() -> dict[str, str]:
     return {} if Path(home, "keras.json").exists() else {"KERAS_HOME": f"{os.devnull}/keras"}
 
 
-def main(answer_fd: int, study_file: Path) -> None:
+def main(answer_fd: int, study_file: Path, function: str = "", model_file: str = "") -> None:
     """Load the study file of this process, and answer."""
     lifeline = os.dup(0)
     with open(os.devnull) as nothing:  # noqa: PTH123 - the study's code must not read our pipe
@@ -97,10 +122,14 @@ def main(answer_fd: int, study_file: Path) -> None:
     quiet_libraries()
     try:
         definition = load(study_file)
-        answer: dict[str, object] = {
-            "snapshot": definition.snapshot.to_json(),
-            "footprint": [asdict(kept) for kept in definition.footprint()],
-        }
+        answer: dict[str, object] = {}
+        if function:
+            answer = {"measured": definition.measure(function, Path(model_file))}
+        else:
+            answer = {
+                "snapshot": definition.snapshot.to_json(),
+                "footprint": [asdict(kept) for kept in definition.footprint()],
+            }
     except TunerError as error:
         answer = {"error": str(error)}
     with os.fdopen(answer_fd, "w", encoding="utf-8") as answers:
@@ -114,6 +143,6 @@ def _end_with(lifeline: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    main(int(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
     sys.stdout.flush()
     os._exit(0)  # TensorFlow's threads make an ordinary exit slow

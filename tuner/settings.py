@@ -141,6 +141,61 @@ def resolve_confirm(  # noqa: PLR0913 - what the search decides
     )
 
 
+def resolve_again(  # noqa: PLR0913 - what the trial's record decides
+    given: Given,
+    *,
+    study: str,
+    study_file: Path,
+    folder: Path,
+    precision: str,
+    threads: int | None,
+) -> RunSettings:
+    """Settle every setting of a trial that is run again, alone.
+
+    Args:
+        given: the command's options.
+        study: a name for people.
+        study_file: of the trial's study.
+        folder: for a database and artifacts of its own.
+        precision: as recorded.
+        threads: as recorded, or None.
+
+    Raises:
+        UsageError: the cache is no folder.
+    """
+    return RunSettings(
+        study=study,
+        study_argument=str(study_file),
+        study_file=study_file,
+        storage=f"sqlite:///{folder / 'again.db'}",
+        trials=1,
+        workers=1,
+        seed=0,
+        sampler="random",
+        pruner="none",
+        precision=precision,
+        artifacts=folder / "artifacts",
+        cache_dir=_cache_dir(given),
+        cache_gb=_or(given.values["cache_gb"], cache.DEFAULT_BOUND_GB),
+        timeout=None,
+        trial_timeout=None,
+        max_failures=0,
+        quiet=bool(given.values["quiet"]),
+        verbose=given.values["verbose"],
+        given=given,
+        threads=threads,
+    )
+
+
+def artifacts_of(given: Given) -> Path:
+    """The artifact store's folder, absolute.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    return _folder("artifacts", DEFAULT_ARTIFACTS, given)
+
+
 def _run_settings(given: Given, *, trials: int, **named: Any) -> RunSettings:
     """The settings of a command that runs trials; those of its own are named."""
     values = given.values

@@ -169,7 +169,9 @@ class Definition:
                 f"{name}() in {self.snapshot.file} has nothing to look at: the objective left no "
                 f"{model_file.name} in trial.outputs; save the model there."
             )
-        return _checked_answer(self.snapshot.file, name, self.offered[name](model_file))
+        path = Path(self.snapshot.file)
+        answer = _call(path, name, lambda: self.offered[name](model_file))
+        return _checked_answer(self.snapshot.file, name, answer)
 
 
 def find_file(name_or_path: str) -> Path:

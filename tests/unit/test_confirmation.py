@@ -1,6 +1,7 @@
 """What a confirmation chooses, can find, and says at its end."""
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,8 +121,26 @@ def test_the_table_names_winner_rivals_and_words_at_80_columns() -> None:
     assert found.verdict in " ".join(text.split())
     assert "clearly" in text
     assert max(map(len, text.splitlines())) <= 80
+    # No number and no interval is broken at its end.
+    for row in found.rows:
+        for whole in (row.mean, row.span, row.gap, row.gap_span, row.p):
+            assert any(whole in line for line in text.splitlines()), whole
     # There was no test set, and it says so.
     assert "There is no test set" in " ".join(text.split())
+
+
+def test_what_is_open_is_told_with_what_more_seeds_could_find() -> None:
+    close = {"adam": 0.0060, "adamw": 0.0061, "sgd": 0.02}
+    found = outcome_of(confirmed(close, noise=0.2), None)
+    spread = re.search(r"10 seeds find a difference of (\S+) points", " ".join(found.notes))
+    assert spread, found.notes
+    # The luck of a pair is sqrt(2) of 20 % of 0.6 %; sgd, which is far behind, does not count.
+    deviation = 100 * 0.006 * 0.2 * math.sqrt(2)
+    assert float(spread[1]) == pytest.approx(smallest_difference(deviation, 10, 3), rel=0.5)
+    few = outcome_of(confirmed(close, seeds=3), None)
+    assert "On fewer than 5 shared seeds nothing is called clear or equal." in few.notes
+    sure = outcome_of(confirmed({"adam": 0.006, "sgd": 0.02}), None)
+    assert "seeds find" not in " ".join(sure.notes)
 
 
 def test_lost_runs_and_a_single_configuration_are_told() -> None:
@@ -129,7 +148,7 @@ def test_lost_runs_and_a_single_configuration_are_told() -> None:
     assert any(note.startswith("1 run ended without a value") for note in lost.notes)
     alone = outcome_of(confirmed({"adam": 0.006}), None)
     assert (len(alone.rows), alone.verdict, alone.rows[0].word) == (1, "", "")
-    assert " to " in alone.rows[0].mean
+    assert " to " in alone.rows[0].span
     nothing = outcome_of(in_memory([]), None)
     assert nothing.rows == []
     assert nothing.notes == ["No run of the confirmation completed."]

@@ -511,7 +511,7 @@ def test_confirmation_pairs_runs_by_seed() -> None:
     adam = results.trials["value"][results.params["optimizer"] == "adam"]
     assert list(runs.errors[:, 0]) == list(adam)
     card = confirmation(results, None)[0]
-    assert "1 run without a final value left out" in card.basis
+    assert "1 run ended without a value (1 of sgd): pairs are compared" in card.basis
     assert "4 to 5 complete runs each" in card.basis
 
 
@@ -615,6 +615,42 @@ def test_configurations_are_told_apart_in_words() -> None:
     ]  # fmt: skip
     for card in confirmation(in_memory(trials, attrs=OURS), None):  # all runs alike
         assert "nan" not in texts_of(card)
+
+
+def test_confirmation_names_a_configuration_that_never_finished() -> None:
+    lost = [("sgd", seed) for seed in range(10)]
+    runs = pairs(confirmed({"adam": 0.006, "sgd": 0.02}, lost=lost))
+    assert (runs.labels, runs.gone, runs.lost_in_all) == (["adam"], ["sgd"], 10)
+    (card,) = confirmation(confirmed({"adam": 0.006, "sgd": 0.02}, lost=lost), None)
+    assert card.title.startswith("On 10 fresh seeds adam has a mean validation error of ")
+    assert card.basis.count("10 runs ended without a value. sgd is left out, as no run of it") == 1
+    # A run that failed before it was given its parameters is of none of them.
+    trials = [
+        frozen(TrialState.COMPLETE, {"optimizer": name}, {}, 0.01, {"seed": seed})
+        for seed in range(3) for name in ("adam", "sgd")
+    ]  # fmt: skip
+    trials.append(frozen(TrialState.FAIL, {}, {}, None, {"seed": 0}))
+    runs = pairs(in_memory(trials, attrs=OURS))
+    assert (runs.labels, runs.gone, runs.lost_in_all) == (["adam", "sgd"], [], 1)
+
+
+def test_confirmation_says_what_the_runs_were_measured_on() -> None:
+    opened = [
+        {"when": f"2026-11-{day}T07:00:00+00:00", "commit": "6fd31c0b1a2d"} for day in (25, 26)
+    ]
+    for count, test, said in (
+        (0, False, "There is no test set: these are values on the data that chose"),
+        (1, True, ""),
+        (2, True, "The test set was opened twice for this search (2026-11-25 at 6fd31c0b1a2d, "),
+    ):
+        source = in_memory(mnist_like(5), attrs={**OURS, "tuner:openings": opened[:count]})
+        card = confirmation(confirmed({"adam": 0.006, "sgd": 0.02}, test=test), source)[0]
+        assert said in card.basis
+        assert ("test set" in card.basis) == bool(said)
+    other = confirmed({"adam": 0.006, "sgd": 0.02})
+    other.attrs["test_accuracy"] = 0.99
+    basis = confirmation(other, None)[0].basis
+    assert "test() gave test_accuracy, and not test_error of every run: these are" in basis
 
 
 @pytest.mark.parametrize("seeds", [2, 4])

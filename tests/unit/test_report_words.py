@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from optuna.trial import TrialState
 
-from tests.samples import OURS, frozen, in_memory, mnist_like
+from tests.samples import OURS, SPACE, frozen, in_memory, mnist_like
 from tests.unit.test_figures_compare import confirmed
 from tuner.confirm import confirm as confirm_command
 from tuner.report import answer
@@ -441,8 +441,26 @@ def test_where_budgets_were_equal_a_confirmation_would_settle_it(name: str) -> N
     compared = in_memory(mnist_like(20), attrs={**OURS, "tuner:compare": "init"})
     assert settled(compared) == ""
     lead = answer.lead(material(compared, ("init", verdict())))
-    assert "Each init got the same number of trials, of a search of its own (tpe)" in lead
+    live = compared.params["init"][compared.trials["outcome"] != "failed"].value_counts()
+    least = int(live.min()) if len(live) == 8 else 0
+    assert f"Each init got {least} to {live.max()} trials, of a search of its own (tpe)" in lead
     assert "chose its own trials" not in lead
+    assert "Each init had an equal share" in answer.caution(material(compared, ("init", verdict())))
+
+
+@pytest.mark.parametrize(("trials", "told"), [(28, "4 trials"), (30, "4 or 5 trials")])
+def test_levels_that_share_all_else_are_told_with_their_trials(trials: int, told: str) -> None:
+    levels = SPACE["optimizer"].choices  # type: ignore[attr-defined]
+    dealt = mnist_like(trials, states=False)
+    for number, it in enumerate(dealt):
+        it.params = {**it.params, "optimizer": levels[number % 7]}
+    # A trial that failed was dealt again.
+    dealt.append(frozen(TrialState.FAIL, {"optimizer": "sgd"}, {}, None, {}))
+    attrs = {**OURS, "tuner:compare": "optimizer", "tuner:samplers": ["random"]}
+    known = material(in_memory(dealt, attrs=attrs), ("optimizer", verdict()))
+    said = f"Each optimizer got {told} (random), with the same other settings and seeds for all."
+    assert said in answer.lead(known)
+    assert "more than likely" not in answer.lead(known)
 
 
 def test_a_study_of_another_program_has_words_too() -> None:

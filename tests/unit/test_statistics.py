@@ -14,6 +14,7 @@ from scipy import stats
 
 from tuner.report.statistics.intervals import differences, ratio_interval, t_interval
 from tuner.report.statistics.paired import PairedComparison, compare
+from tuner.report.statistics.power import POWER, smallest_difference
 from tuner.report.statistics.rates import Rate, wilson
 
 Array = npt.NDArray[np.float64]
@@ -310,3 +311,21 @@ class TestPaired:
     def test_what_cannot_be_compared(self, errors: list[float], more: dict[str, float]) -> None:
         with pytest.raises(ValueError, match=r"A comparison needs|The margin is above 0"):
             compare(errors, **more)
+
+
+class TestPower:
+    @pytest.mark.parametrize(("blocks", "pairs"), [(2, 3), (3, 3), (5, 21), (10, 190), (20, 1)])
+    def test_a_difference_is_found_with_its_power_at_any_level(
+        self, blocks: int, pairs: int
+    ) -> None:
+        """Also at levels so small that statsmodels' solver stops before it is there."""
+        difference = smallest_difference(0.001, blocks, pairs)
+        draws = np.random.default_rng(1).normal(difference, 0.001, (10_000, blocks))
+        found = stats.ttest_1samp(draws, 0.0, axis=1).pvalue < 0.05 / pairs
+        assert found.mean() == pytest.approx(POWER, abs=0.015)
+
+    def test_what_is_not_known(self) -> None:
+        assert math.isnan(smallest_difference(NAN, 1))
+        assert math.isnan(smallest_difference(NAN, 10, 3))
+        assert smallest_difference(0.001, 1) == math.inf
+        assert smallest_difference(0.0, 10) == 0.0

@@ -15,7 +15,7 @@ from tuner.report.material import Judged, Material
 from tuner.report.plots import confirmed, facts
 from tuner.report.plots.best import command_of
 from tuner.report.plots.words import joined
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED
+from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, Results
 from tuner.report.verdicts import (
     CLEAR,
     EQUAL,
@@ -102,8 +102,12 @@ def lead(material: Material) -> str:
     if worse:
         likely = "Likely worse" if material.adaptive else "Worse"
         sentences.append(f"{likely} than the leader (at 95 %): {'; '.join(worse)}.")
-    if material.judged and material.adaptive and not _confirmed(material):
-        sentences.append(_adaptive_sentence(material))
+    if material.judged and not _confirmed(material):
+        sentences.append(
+            _adaptive_sentence(material)
+            if material.adaptive
+            else _balanced_sentence(material.results)
+        )
     if settling_command(material):
         sentences.append(
             "The best of each level, re-run on shared fresh seeds, would settle more:"
@@ -158,11 +162,10 @@ def _adaptive_sentence(material: Material) -> str:
     )
     most = int(counts.argmax())
     samplers = ", ".join(sorted(results.stored.samplers)) or "its sampler is not known"
-    compared = next((it for it in results.factors if it.name == results.stored.compare), None)
-    if compared is not None:
+    if compared := _compared(results):
         return (
-            f"Each {_short(compared.label).lower()} got the same number of trials, of a search of "
-            f"its own ({samplers}); that search is no random sample, so nothing here is called "
+            f"Each {_short(compared.label).lower()} got {_share(results, compared)}, of a search "
+            f"of its own ({samplers}); that search is no random sample, so nothing here is called "
             f"more than {LIKELY}."
         )
     return (
@@ -170,6 +173,33 @@ def _adaptive_sentence(material: Material) -> str:
         f"{_level(factor, most)}: its preference is weak evidence, so nothing here is called "
         f"more than {LIKELY}."
     )
+
+
+def _balanced_sentence(results: Results) -> str:
+    """That levels were compared on equal terms; "" where that was not asked for."""
+    compared = _compared(results)
+    if compared is None:
+        return ""
+    samplers = ", ".join(sorted(results.stored.samplers))
+    return (
+        f"Each {_short(compared.label).lower()} got {_share(results, compared)} ({samplers}), with "
+        "the same other settings and seeds for all."
+    )
+
+
+def _compared(results: Results) -> Factor | None:
+    """The factor whose levels share the budget equally, if there is one."""
+    return next((it for it in results.factors if it.name == results.stored.compare), None)
+
+
+def _share(results: Results, compared: Factor) -> str:
+    """How many trials that did not fail each level has: ``14 or 15 trials``."""
+    codes = results.codes[compared.name][results.trials["outcome"] != FAILED]
+    counts = np.bincount(codes[codes >= 0], minlength=len(compared.levels))
+    low, high = int(counts.min()), int(counts.max())
+    if low == high:
+        return wording.count(high, "trial")
+    return f"{low:,} {'or' if high == low + 1 else 'to'} {wording.count(high, 'trial')}"
 
 
 def settling_command(material: Material) -> str:
@@ -264,6 +294,13 @@ def caution(material: Material) -> str:
         return (
             "Trials were drawn without regard to results, so every level had the same chance. "
             "Estimates come from a model of all reports; dots are the runs themselves."
+        )
+    if compared := _compared(material.results):
+        return (
+            f"Each {_short(compared.label).lower()} had an equal share of the trials, and its own "
+            "search spent them where it expected to win: the levels of other choices had no equal "
+            "chance. The estimates come from a model of all reports; levels that were hardly tried "
+            "get wide intervals."
         )
     return (
         "The search spent its trials where it expected to win, so averages of the runs would "

@@ -1,11 +1,10 @@
 """What a confirmation found, for a terminal: the paired table, and the verdict in words."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -13,13 +12,16 @@ from rich.text import Text
 from tuner import wording
 from tuner.report.cards import CannotDraw
 from tuner.report.plots import compared
-from tuner.report.plots.best import opening_text
 from tuner.report.plots.confirmed import (
-    TEST_ATTR,
+    LEAST_SEEDS,
     ConfirmedRuns,
-    Shrinkage,
+    gap_of,
+    gap_texts,
+    lost_text,
+    measured_text,
     pairs,
     rival_word,
+    shrinkage_text,
     shrinkages,
     verdict_of,
 )
@@ -28,9 +30,17 @@ from tuner.report.results import Results
 from tuner.report.statistics.intervals import Interval, t_interval
 from tuner.report.statistics.levels import CONFIDENCE
 from tuner.report.statistics.paired import PairedComparison, Rival
-from tuner.report.statistics.power import measured_deviation, smallest_difference
+from tuner.report.statistics.power import POWER, measured_deviation, smallest_difference
+from tuner.report.verdicts import LIKELY, UNDECIDED
+
+Array = npt.NDArray[np.float64]
 
 _WINNER = "lowest mean"
+_POWER_TEXT = f"with a power of {100 * POWER:.0f} %"
+# Characters of names and of verdicts that a narrow terminal must leave in a line.
+_LEAST_LABEL, _LEAST_WORD = 13, 12
+# After so many seeds the spread of the differences is known well enough to be told.
+SEEDS_FOR_SPREAD = 3
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,10 @@ class Row:
     Attributes:
         label: what tells it from the others.
         runs: how many completed.
-        mean: over them, with its 95 % interval.
-        gap: to the winner, with an interval that holds for all rivals together.
+        mean: over them.
+        span: its 95 % interval.
+        gap: to the winner: a ratio, or a difference.
+        gap_span: its interval, which holds for all rivals together at 95 %.
         p: that the means differ, with Holm's correction over all pairs.
         a12: the chance that a run of it errs more than a run of the winner.
         word: the verdict against the winner.
@@ -50,7 +62,9 @@ class Row:
     label: str
     runs: str
     mean: str
+    span: str
     gap: str = ""
+    gap_span: str = ""
     p: str = ""
     a12: str = ""
     word: str = ""
@@ -85,16 +99,54 @@ def outcome_of(confirm: Results, source: Results | None) -> Outcome:
     except CannotDraw as error:
         return Outcome("", [], "", [str(error)])
     seen = shrinkages(confirm, runs, source)
-    notes = [*_shrinkage(confirm, runs, seen), *_lost(runs), *_openings(runs, source)]
-    label = score_label(runs.scale)
+    label, lost = score_label(runs.scale), lost_text(runs)
+    data = measured_text(confirm, runs, source)
     if len(runs.labels) == 1:
         mean = t_interval(runs.errors[np.isfinite(runs.errors[:, 0]), 0], CONFIDENCE)
-        return Outcome(label, [_row(runs, 0, mean)], "", notes)
+        notes = [shrinkage_text(confirm, runs, seen, 0), lost, data]
+        return Outcome(label, [_row(runs, 0, mean)], "", [it for it in notes if it])
     comparison = runs.comparison()
     order = [comparison.winner, *_by_mean(comparison)]
     by_index = {it.index: it for it in comparison.rivals}
     rows = [_row(runs, at, comparison.means[at], by_index.get(at)) for at in order]
-    return Outcome(label, rows, verdict_of(runs, comparison)[1], notes)
+    word, verdict = verdict_of(runs, comparison)
+    luck = shrinkage_text(confirm, runs, seen, comparison.winner)
+    notes = [_more_seeds(runs, comparison, word), luck, lost, data]
+    return Outcome(label, rows, verdict, [it for it in notes if it])
+
+
+def _more_seeds(runs: ConfirmedRuns, comparison: PairedComparison, word: str) -> str:
+    """Why nothing is decided, and what so many seeds can decide; "" where something is."""
+    if word not in {LIKELY, UNDECIDED}:
+        return ""
+    if min(it.blocks for it in comparison.rivals) < LEAST_SEEDS:
+        return f"On fewer than {LEAST_SEEDS} shared seeds nothing is called clear or equal."
+    rivals = [it for it in comparison.rivals if "worse" not in rival_word(it, runs.margin_text)]
+    close = sorted([comparison.winner, *(it.index for it in rivals)])
+    found = _findable(runs, runs.errors[:, close], comparison.blocks)
+    if not found:
+        return ""
+    seeds = wording.count(comparison.blocks, "seed")
+    return (
+        f"{seeds} find a difference of {found} {_POWER_TEXT}, by the spread of those that are not "
+        "told apart; smaller ones take more seeds."
+    )
+
+
+def _findable(runs: ConfirmedRuns, errors: Array, seeds: int) -> str:
+    """The difference that so many seeds find between all configurations; "" if not known.
+
+    Args:
+        runs: of the confirmation.
+        errors: `(n_blocks, n_configurations)`, those that tell the spread.
+        seeds: how many.
+    """
+    pair_count = math.comb(len(runs.labels), 2)
+    deviation = measured_deviation(errors)
+    found = smallest_difference(deviation, seeds, pair_count) if pair_count else math.nan
+    if not math.isfinite(found):
+        return ""
+    return f"{100 * found:.2g} points" if runs.scale.share else f"{found:.2g}"
 
 
 def _by_mean(comparison: PairedComparison) -> list[int]:
@@ -106,93 +158,44 @@ def _by_mean(comparison: PairedComparison) -> list[int]:
 def _row(runs: ConfirmedRuns, at: int, mean: Interval, rival: Rival | None = None) -> Row:
     scale = runs.scale
     finished = int(np.isfinite(runs.errors[:, at]).sum())
-    middle = score_text(scale, mean.estimate)
     span = compared.span_text(scale, mean.low, mean.high) if finished > 1 else "of one run"
+    row = Row(runs.labels[at], str(finished), score_text(scale, mean.estimate), span)
     if rival is None:
-        word = _WINNER if len(runs.labels) > 1 else ""
-        return Row(runs.labels[at], str(finished), f"{middle} ({span})", word=word)
-    gap = rival.ratio_joint if scale.log else rival.difference_joint
-    return Row(
-        label=runs.labels[at],
-        runs=str(finished),
-        mean=f"{middle} ({span})",
-        gap=_gap(gap, ratio=scale.log),
+        return replace(row, word=_WINNER if len(runs.labels) > 1 else "")
+    gap, gap_span = gap_texts(runs, gap_of(runs, rival))
+    return replace(
+        row,
+        gap=gap,
+        gap_span=gap_span,
         p="" if math.isnan(rival.p) else _p(rival.p),
         a12="" if math.isnan(rival.a12) else f"{rival.a12:.2f}",
         word=rival_word(rival, runs.margin_text),
     )
 
 
-def _gap(gap: Interval, *, ratio: bool) -> str:
-    if not math.isfinite(gap.estimate):
-        return ""
-    start, digits = ("×", ".2f") if ratio else ("", "+.3g")
-    return f"{start}{gap.estimate:{digits}} ({gap.low:{digits}} to {gap.high:{digits}})"
-
-
 def _p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _shrinkage(confirm: Results, runs: ConfirmedRuns, seen: Sequence[Shrinkage]) -> list[str]:
-    """How much of what the search saw was luck: of the winner, and of the median configuration."""
-    best = runs.comparison().winner if len(runs.labels) > 1 else 0
-    known = [it for it in seen if math.isfinite(it.seen) and math.isfinite(it.mean)]
-    if not math.isfinite(seen[best].seen):
-        return []
-    scale = confirm.scale
-    before, after = (score_text(scale, it) for it in (seen[best].seen, seen[best].mean))
-    sentence = (
-        f"{runs.labels[best]} had a {score_label(scale)} of {before} in the search and has {after} "
-        "on average here"
-    )
-    ratios = [it.ratio for it in known if math.isfinite(it.ratio)]
-    if len(known) > 1 and scale.log and ratios:
-        sentence += (
-            f"; of all {len(known)} that ran to the end there, the median is ×{median(ratios):.2f} "
-            "of what the search saw"
-        )
-    return [f"{sentence}."]
-
-
-def _lost(runs: ConfirmedRuns) -> list[str]:
-    if not runs.lost_in_all:
-        return []
-    lost = wording.count(runs.lost_in_all, "run")
-    return [f"{lost} ended without a value: pairs are compared on the seeds that both finished."]
-
-
-def _openings(runs: ConfirmedRuns, source: Results | None) -> list[str]:
-    openings = source.stored.openings if source else []
-    if runs.scale.metric != TEST_ATTR:
-        return ["There is no test set: these are values on the data that chose the configurations."]
-    if len(openings) < 2:
-        return []
-    sentence = (
-        f"The test set was opened {wording.times(len(openings))} for this search "
-        f"({', '.join(opening_text(it) for it in openings)}): each opening after the first makes "
-        "its error more hopeful."
-    )
-    return [sentence]
 
 
 def as_table(outcome: Outcome) -> RenderableType:
     """The outcome as rich draws it; readable from 80 columns on."""
     parts: list[RenderableType] = []
     if outcome.rows:
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("configuration", overflow="fold", min_width=8)
-        table.add_column("runs", justify="right", no_wrap=True)
-        table.add_column(f"mean {outcome.measured}, 95 %", overflow="fold")
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
         several = len(outcome.rows) > 1
+        longest = max(len(row.span) for row in outcome.rows)
+        # An interval stands below its value, so that a narrow terminal breaks names and words only.
+        table.add_column("configuration", overflow="fold", min_width=_LEAST_LABEL)
+        table.add_column("runs", justify="right", no_wrap=True)
+        table.add_column(f"mean {outcome.measured}\n95 %", overflow="fold", min_width=longest)
+        for title in ("to the first\n95 %", "p", "A12") if several else ():
+            table.add_column(title, no_wrap=True)
         if several:
-            table.add_column("to the first, 95 %", overflow="fold")
-            table.add_column("p", no_wrap=True)
-            table.add_column("A12", no_wrap=True)
-            table.add_column("", overflow="fold", min_width=8)
+            table.add_column("", overflow="fold", min_width=_LEAST_WORD)
         for place, row in enumerate(outcome.rows):
-            cells = [row.label, row.runs, row.mean]
-            cells += [row.gap, row.p, row.a12, row.word] if several else []
+            cells = [row.label, row.runs, f"{row.mean}\n{row.span}"]
+            if several:
+                cells += [f"{row.gap}\n{row.gap_span}".strip(), row.p, row.a12, row.word]
             style = "bold" if several and place == 0 else ""
             table.add_row(*(Text(cell, style=style) for cell in cells))
         parts += [table, Text()]
@@ -216,14 +219,11 @@ def progress_note(confirm: Results, seeds: int) -> str | None:
         runs = pairs(confirm)
     except CannotDraw:
         return None
-    deviation = measured_deviation(runs.errors)
-    count = len(runs.labels)
-    if math.isnan(deviation) or count < 2:
-        return None
-    found = smallest_difference(deviation, seeds, count * (count - 1) // 2)
-    amount = f"{100 * found:.2g} points" if runs.scale.share else f"{found:.2g}"
+    found = _findable(runs, runs.errors, seeds)
     whole = int(np.isfinite(runs.errors).all(axis=1).sum())
+    if not found or whole < SEEDS_FOR_SPREAD:
+        return None
     return (
         f"by the spread on the first {wording.count(whole, 'seed')}, {seeds} seeds find a "
-        f"difference of {amount} with a power of 80 %"
+        f"difference of {found} {_POWER_TEXT}"
     )

@@ -5,6 +5,7 @@ from tuner.storage.attributes import StoredAttributes
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
 from tuner.storage.contents import StudyContents, find_confirmations, read_contents
 from tuner.storage.database import Database, open_database, storage_errors
+from tuner.storage.kept import KeptStudy, KeptTrial, forget_files, read_kept
 from tuner.storage.overview import (
     BestTrial,
     StudyOverview,
@@ -55,6 +56,8 @@ __all__ = [
     "FinishedTrial",
     "GivenBack",
     "HeldRow",
+    "KeptStudy",
+    "KeptTrial",
     "NoTrial",
     "OpenRequest",
     "Owner",
@@ -75,6 +78,7 @@ __all__ = [
     "find_best",
     "find_confirmations",
     "find_study",
+    "forget_files",
     "is_transient",
     "only_arm",
     "open_database",
@@ -82,6 +86,7 @@ __all__ = [
     "preview",
     "read_complete_values",
     "read_contents",
+    "read_kept",
     "read_overviews",
     "read_requests",
     "read_stored",

@@ -10,10 +10,11 @@ from tuner.report.cards import Card
 from tuner.report.plots import compared, theme
 from tuner.report.plots.confirmed import (
     ConfirmedRuns,
-    Shrinkage,
     basis_of,
     error_bars,
+    measured_text,
     pairs,
+    shrinkage_text,
     shrinkages,
     verdict_of,
 )
@@ -44,13 +45,16 @@ def confirmation(confirm: Results, source: Results | None) -> list[Card]:
     """
     runs = pairs(confirm)
     seen = shrinkages(confirm, runs, source)
+    basis = " ".join(filter(None, [basis_of(confirm, runs), measured_text(confirm, runs, source)]))
     if len(runs.labels) == 1:
         means = [t_interval(runs.errors[:, 0], CONFIDENCE)]
-        return [_runs_card(confirm, runs, means, seen, _alone(runs, means[0]))]
+        luck = shrinkage_text(confirm, runs, seen, 0)
+        return [_runs_card(runs, means, _alone(runs, means[0]), basis, luck)]
     comparison = runs.comparison()
     title = theme.plain(verdict_of(runs, comparison)[1].removesuffix("."))
+    luck = shrinkage_text(confirm, runs, seen, comparison.winner)
     return [
-        _runs_card(confirm, runs, list(comparison.means), seen, title),
+        _runs_card(runs, list(comparison.means), title, basis, luck),
         ratios(confirm, runs, comparison, seen),
     ]
 
@@ -58,7 +62,7 @@ def confirmation(confirm: Results, source: Results | None) -> list[Card]:
 def _alone(runs: ConfirmedRuns, mean: Interval) -> str:
     span = compared.span_text(runs.scale, mean.low, mean.high)
     return (
-        f"On {len(runs.seeds)} fresh seeds the configuration has a mean "
+        f"On {len(runs.seeds)} fresh seeds {theme.plain(runs.labels[0])} has a mean "
         f"{theme.plain(score_label(runs.scale))} of {score_text(runs.scale, mean.estimate)} "
         f"(95 %: {span})"
     )
@@ -69,11 +73,7 @@ def _order(means: list[Interval]) -> list[int]:
 
 
 def _runs_card(
-    confirm: Results,
-    runs: ConfirmedRuns,
-    means: list[Interval],
-    seen: list[Shrinkage],
-    title: str,
+    runs: ConfirmedRuns, means: list[Interval], title: str, basis: str, luck: str
 ) -> Card:
     scale, order = runs.scale, _order(means)
     low, high = float(np.nanmin(runs.errors)), float(np.nanmax(runs.errors))
@@ -99,14 +99,12 @@ def _runs_card(
         title=title,
         reading="Each dot is a run; a line joins the runs of one seed. Diamonds are means with "
         f"their 95 % interval.{axis_text(scale)}",
-        basis=basis_of(confirm, runs),
+        basis=basis,
         alt=f"Mean {label} over {len(runs.seeds)} seeds, the best first: {', '.join(said)}.",
         figure=figure,
         table=_runs_table(runs, means, order),
         narrow={**theme.few_ticks(scale, low, high), "legend.font.size": 10},
-        note=" ".join(filter(None, [
-            _NOTE, _shrinkage_text(confirm, runs, seen, order[0]),
-        ])),
+        note=" ".join(filter(None, [_NOTE, theme.plain(luck)])),
     )  # fmt: skip
 
 
@@ -167,17 +165,3 @@ def _runs_table(runs: ConfirmedRuns, means: list[Interval], order: list[int]) ->
         row |= {f"seed {it}": runs.errors[i, at] for i, it in enumerate(runs.seeds)}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _shrinkage_text(confirm: Results, runs: ConfirmedRuns, seen: list[Shrinkage], best: int) -> str:
-    """How much of what the search saw of the best configuration was luck."""
-    it, scale = seen[best], confirm.scale
-    if not math.isfinite(it.seen):
-        return ""
-    of = "The configuration" if len(seen) == 1 else theme.plain(runs.labels[best])
-    change = scale.ratio(it.mean, it.seen).replace("+-", "\N{MINUS SIGN}")
-    return (
-        f"{of} had a {theme.plain(score_label(scale))} of {score_text(scale, it.seen)} in the "
-        f"search and has {score_text(scale, it.mean)} on average here ({change}): the best of many "
-        "is partly luck."
-    )

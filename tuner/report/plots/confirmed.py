@@ -12,9 +12,10 @@ import pandas as pd
 from tuner import wording
 from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
-from tuner.report.plots import words
-from tuner.report.plots.best import params_of
-from tuner.report.results import COMPLETE, DIVERGED, FAILED, PRUNED, Results
+from tuner.report.plots import theme, words
+from tuner.report.plots.best import opening_text, params_of
+from tuner.report.plots.facts import score_label, score_text, turned
+from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results
 from tuner.report.scale import Scale
 from tuner.report.statistics.intervals import Interval
 from tuner.report.statistics.paired import LEVEL, PairedComparison, Rival, compare
@@ -27,6 +28,7 @@ from tuner.report.verdicts import (
     UNDECIDED,
 )
 from tuner.storage.attributes import SEED_ATTR
+from tuner.study import TEST_PREFIX
 
 Array = npt.NDArray[np.float64]
 
@@ -38,6 +40,8 @@ LEAST_SEEDS = 5
 # Of values that are no shares, no difference is small to everybody: nothing is called equal.
 _NO_MARGIN = 1e-12
 _DIGITS = 12  # of a number that is the same in two studies
+# The label of a configuration that is the only one.
+ALONE = "the configuration"
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class ConfirmedRuns:
         params: of the configurations.
         scale: how the errors are shown.
         lost: how many runs ended without a value, of each configuration.
-        lost_in_all: those of configurations without any value, too.
+        gone: labels of the configurations of which no run ended with a value: they are not here.
+        lost_in_all: how many runs ended without a value, those of `gone`, too.
     """
 
     labels: list[str]
@@ -60,6 +65,7 @@ class ConfirmedRuns:
     params: list[dict[str, object]]
     scale: Scale
     lost: list[int]
+    gone: list[str]
     lost_in_all: int
 
     @property
@@ -96,17 +102,23 @@ def pairs(confirm: Results) -> ConfirmedRuns:
     table = frame.groupby(["seed", "key"], sort=False)["value"].last().unstack("key")
     if len(table) < 2:
         raise CannotDraw("All runs have one seed, which says nothing about luck.")
-    order = [it for it in dict.fromkeys(keys.values()) if it in table]
+    ended = dict.fromkeys(keys[it] for it in words.of_outcome(confirm, *ENDED))
     first = {key: number for number, key in reversed(keys.items())}
-    params = [params_of(confirm, first[it]) for it in order]
+    params = {it: params_of(confirm, first[it]) for it in ended}
+    # A run that failed before it had all its parameters is of no configuration.
+    whole = {frozenset(params[it]) for it in ended if it in table}
+    ended = dict.fromkeys(it for it in ended if frozenset(params[it]) in whole)
+    labels = dict(zip(ended, _labels(confirm, [params[it] for it in ended]), strict=True))
+    order = [it for it in ended if it in table]
     lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, FAILED)]
     return ConfirmedRuns(
-        labels=_labels(confirm, params),
+        labels=[labels[it] for it in order],
         errors=table[order].to_numpy(float),
         seeds=list(table.index),
-        params=params,
+        params=[params[it] for it in order],
         scale=scale,
         lost=[lost.count(it) for it in order],
+        gone=[labels[it] for it in ended if it not in table],
         lost_in_all=len(lost),
     )
 
@@ -146,7 +158,7 @@ def _labels(confirm: Results, params: list[dict[str, object]]) -> list[str]:
         if len(set(texts)) == len(params):
             return texts
     if len(params) == 1:
-        return ["the configuration"]
+        return [ALONE]
     if factors:
         said = [", ".join(filter(None, (_text(it, one) for it in factors))) for one in params]
     else:
@@ -180,6 +192,26 @@ def rival_word(rival: Rival, margin_text: str) -> str:
     if worse:
         return "clearly worse"
     return f"equal within {margin_text}" if equal else UNDECIDED
+
+
+def gap_of(runs: ConfirmedRuns, rival: Rival) -> Interval:
+    """How far a rival is behind the winner: a ratio on a log scale, else a difference.
+
+    With the interval that holds for all rivals together.
+    """
+    return rival.ratio_joint if runs.scale.log else rival.difference_joint
+
+
+def gap_texts(runs: ConfirmedRuns, gap: Interval) -> tuple[str, str]:
+    """A gap and its interval in words: ``×1.20`` and ``1.05 to 1.37``; "" of what isn't known."""
+    if not math.isfinite(gap.estimate):
+        return "", ""
+    form = ".2f" if runs.scale.log else "+.3g"
+    middle, low, high = (
+        f"{it:{form}}".replace("-", "\N{MINUS SIGN}") for it in (gap.estimate, gap.low, gap.high)
+    )
+    start = "×" if runs.scale.log else ""
+    return f"{start}{middle}", "" if math.isnan(gap.low) else f"{low} to {high}"
 
 
 def verdict_of(runs: ConfirmedRuns, comparison: PairedComparison) -> tuple[str, str]:
@@ -238,6 +270,12 @@ class Shrinkage:
         """How many times what was seen; NaN where that is not above 0."""
         return self.mean / self.seen if self.seen > 0 else math.nan
 
+    def change(self, scale: Scale) -> float:
+        """The ratio on a log scale, else the difference, as the value would be spoken of."""
+        if scale.log:
+            return self.ratio
+        return self.seen - self.mean if turned(scale) else self.mean - self.seen
+
 
 def shrinkages(confirm: Results, runs: ConfirmedRuns, source: Results | None) -> list[Shrinkage]:
     """For each configuration its best value in the search, and the mean of its re-runs.
@@ -248,6 +286,85 @@ def shrinkages(confirm: Results, runs: ConfirmedRuns, source: Results | None) ->
     seen = _by_key(source).groupby(level=0).min() if source else own[:0]
     keys = [_key(it) for it in runs.params]
     return [Shrinkage(seen.get(it, math.nan), own.get(it, math.nan)) for it in keys]
+
+
+def shrinkage_text(
+    confirm: Results, runs: ConfirmedRuns, seen: Sequence[Shrinkage], best: int
+) -> str:
+    """How much of what the search saw was luck: of one configuration, and of the median one.
+
+    Args:
+        confirm: the study of re-runs.
+        runs: its runs.
+        seen: of each configuration, see `shrinkages`.
+        best: the place of the one that is told.
+
+    Returns:
+        A sentence with the labels as somebody gave them; "" where the search does not say.
+    """
+    it, scale = seen[best], confirm.scale
+    if not math.isfinite(it.seen):
+        return ""
+    label = runs.labels[best]
+    before, after = (score_text(scale, value) for value in (it.seen, it.mean))
+    changes = [one.change(scale) for one in seen]
+    known = [one for one in changes if math.isfinite(one)]
+    median = (
+        f"; of all {len(known)} that the search ran to the end the median is "
+        f"{_change_text(scale, float(np.median(known)))}"
+        if len(known) > 1
+        else ""
+    )
+    return (
+        f"{'The configuration' if label == ALONE else label} had a {score_label(scale)} of "
+        f"{before} in the search and has {after} on average here "
+        f"({_change_text(scale, changes[best])}){median}: the best of many is partly luck."
+    )
+
+
+def _change_text(scale: Scale, change: float) -> str:
+    """``×1.18``, ``+0.3``."""
+    if not math.isfinite(change):
+        return "–"
+    return (f"×{change:.2f}" if scale.log else f"{change:+.3g}").replace("-", "\N{MINUS SIGN}")
+
+
+def measured_text(confirm: Results, runs: ConfirmedRuns, source: Results | None) -> str:
+    """What is to be kept in mind of the data that the runs were measured on: a sentence or "".
+
+    That they are not the test set, or how often it was opened.
+    """
+    if runs.scale.metric != TEST_ATTR:
+        others = [str(it) for it in confirm.attrs if str(it).startswith(TEST_PREFIX)]
+        why = (
+            f"test() gave {words.joined(others)}, and not {TEST_ATTR} of every run"
+            if others
+            else "There is no test set"
+        )
+        return f"{why}: these are values on the data that chose the configurations."
+    openings = source.stored.openings if source else []
+    if len(openings) < 2:
+        return ""
+    return (
+        f"The test set was opened {wording.times(len(openings))} for this search "
+        f"({', '.join(opening_text(it) for it in openings)}): each opening after the first makes "
+        "its error more hopeful."
+    )
+
+
+def lost_text(runs: ConfirmedRuns) -> str:
+    """Which runs ended without a value: sentences, or "" if there are none."""
+    if not runs.lost_in_all:
+        return ""
+    of = [f"{count} of {label}" for label, count in zip(runs.labels, runs.lost, strict=True)
+          if count]  # fmt: skip
+    said = f"{wording.count(runs.lost_in_all, 'run')} ended without a value"
+    if of:
+        said += f" ({words.joined(of)}): pairs are compared on the seeds that both finished"
+    if not runs.gone:
+        return f"{said}."
+    verb = "is" if len(runs.gone) == 1 else "are"
+    return f"{said}. {words.joined(runs.gone)} {verb} left out, as no run of it ended with one."
 
 
 def _by_key(results: Results) -> "pd.Series[float]":
@@ -262,15 +379,12 @@ def basis_of(confirm: Results, runs: ConfirmedRuns) -> str:
     """The n of a figure of the runs, and what became of those without a value."""
     per = np.isfinite(runs.errors).sum(axis=0)
     each = f"{per.min()}" if per.min() == per.max() else f"{per.min()} to {per.max()}"
-    lost = wording.count(runs.lost_in_all, "run") if runs.lost_in_all else ""
     return words.basis_of(
         confirm,
         f"{wording.count(len(runs.labels), 'configuration')} on "
         f"{wording.count(len(runs.seeds), 'shared seed')}, {each} complete "
         f"{'run' if each == '1' else 'runs'} each.",
-        f"{lost} without a final value left out: pairs are compared where both ended."
-        if lost
-        else "",
+        theme.plain(lost_text(runs)),
     )
 
 

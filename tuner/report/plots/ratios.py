@@ -13,6 +13,8 @@ from tuner.report.plots.confirmed import (
     Shrinkage,
     basis_of,
     error_bars,
+    gap_of,
+    gap_texts,
     rival_word,
 )
 from tuner.report.results import Results
@@ -36,7 +38,7 @@ def ratios(
     rivals = sorted(comparison.rivals, key=lambda it: comparison.means[it.index].estimate)
     winner = theme.short(runs.labels[comparison.winner], 40)
     verdicts = [rival_word(it, runs.margin_text) for it in rivals]
-    gaps = [_gap(runs, it) for it in rivals]
+    gaps = [gap_of(runs, it) for it in rivals]
     said = [
         f"{theme.plain(runs.labels[it.index])} {_gap_text(runs, gap)} ({verdict})"
         for it, gap, verdict in zip(rivals, gaps, verdicts, strict=True)
@@ -87,17 +89,9 @@ def _title(winner: str, verdicts: list[str], margin: str) -> str:
     )
 
 
-def _gap(runs: ConfirmedRuns, rival: Rival) -> Interval:
-    return rival.ratio_joint if runs.scale.log else rival.difference_joint
-
-
 def _gap_text(runs: ConfirmedRuns, gap: Interval) -> str:
-    if not math.isfinite(gap.estimate):
-        return "not known"
-    start = "×" if runs.scale.log else ""
-    low, middle, high = (theme.signed(it, 2 if runs.scale.log else 4) for it in
-                         (gap.low, gap.estimate, gap.high))  # fmt: skip
-    return f"{start}{middle} (95 %: {low} to {high})"
+    middle, span = gap_texts(runs, gap)
+    return f"{middle} (95 %: {span or 'not known'})" if middle else "not known"
 
 
 def _figure(
@@ -152,7 +146,7 @@ def _table(
     rows = []
     for at in [comparison.winner, *by_index]:
         rival, mean = by_index.get(at), comparison.means[at]
-        gap = _gap(runs, rival) if rival else Interval(float(runs.scale.log), math.nan, math.nan)
+        gap = gap_of(runs, rival) if rival else Interval(float(runs.scale.log), math.nan, math.nan)
         rows.append({
             "configuration": runs.labels[at], f"mean {label}": mean.estimate, "low": mean.low,
             "high": mean.high, kind: gap.estimate, f"{kind} low": gap.low, f"{kind} high": gap.high,

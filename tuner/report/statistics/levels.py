@@ -1,8 +1,10 @@
 """The levels of a factor, each with all other settings tuned for it.
 
-Raw means of an adaptive search compare tuned levels with untuned ones. So for each level the model
-first picks the settings that suit it best, tried or not. Its interval is that of new runs there;
-which level is best is judged by the lowest error that each can reach at any settings.
+Raw means of an adaptive search compare tuned levels with untuned ones; where each level had an
+equal share of the trials (`run --compare`), they compare searches, with their hopeless trials. So
+for each level the model first picks the settings that suit it best, tried or not. Its interval is
+that of new runs there; which level is best is judged by the lowest error that each can reach at any
+settings.
 """
 
 from dataclasses import dataclass

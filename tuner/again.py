@@ -1,0 +1,210 @@
+"""One recorded trial, run again alone: the same parameters, seed, threads and precision.
+
+It runs by the same engine, worker and display as any trial, but in a database and an artifact store
+of its own that go when the block ends: nothing is written to where it was recorded.
+"""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+from tuner import outcomes
+from tuner.artifacts import MODEL_FILE, Artifacts
+from tuner.design import Purpose, one_more
+from tuner.errors import TooManyFailed, TunerError, UsageError
+from tuner.flags import Given
+from tuner.launch import Enrolled, bring_to_target
+from tuner.machine import AUTO
+from tuner.settings import RunSettings, resolve_again
+from tuner.storage import (
+    Database,
+    StoredAttributes,
+    find_study,
+    open_database,
+    register,
+    storage_errors,
+)
+from tuner.storage.attributes import ID_ATTR, OUTCOME_ATTR, REASON_ATTR, SEED_ATTR
+from tuner.study import Snapshot, find_again
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trial as the database has it.
+
+    Attributes:
+        study: the name of its study.
+        uid: names the study in the artifact store; "" for another program's.
+        environment: where it ran: versions, commit, processor; empty if that is not known.
+    """
+
+    study: str
+    uid: str
+    stored: StoredAttributes
+    trial: FrozenTrial
+    environment: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """For people: ``trial 5 of mnist``."""
+        return f"trial {self.trial.number} of {self.study}"
+
+    def model_file(self, artifacts: Path) -> Path | None:
+        """Its model in an artifact store, or None."""
+        store = Artifacts(artifacts, self.study, self.uid)
+        return store.find(self.trial.system_attrs, MODEL_FILE)
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """What came out of running a trial again.
+
+    Attributes:
+        model_file: the model that it left, or None; it goes when the block ends.
+    """
+
+    trial: FrozenTrial
+    environment: dict[str, Any]
+    model_file: Path | None
+
+
+def read_trials(database: Database, study: str) -> list[Recorded]:
+    """All trials of a study, by their numbers.
+
+    Raises:
+        UsageError: there is no such study.
+    """
+    study_id = find_study(database, study)
+    with storage_errors(database.url):
+        attrs = database.storage.get_study_user_attrs(study_id)
+        trials = database.storage.get_all_trials(study_id, deepcopy=False)
+    stored, uid = StoredAttributes.of(attrs), str(attrs.get(ID_ATTR, ""))
+    return [
+        Recorded(study, uid, stored, trial, stored.environments.get(_environment_of(trial), {}))
+        for trial in trials
+    ]
+
+
+def _environment_of(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get("environment", ""))
+
+
+def pick(trials: list[Recorded], study: str, number: int) -> Recorded:
+    """The trial with a number, if it ended.
+
+    Raises:
+        UsageError: there is none, or it has nothing to compare with.
+    """
+    if number >= len(trials):
+        last = f"the last one is {len(trials) - 1}" if trials else "it has none yet"
+        raise UsageError(f"{study} has no trial {number}; {last}.")
+    recorded = trials[number]
+    if recorded.trial.state not in {TrialState.COMPLETE, TrialState.PRUNED}:
+        raise UsageError(
+            f"Trial {number} of {study} is {recorded.trial.state.name}; choose one that is "
+            "COMPLETE or PRUNED."
+        )
+    return recorded
+
+
+@contextlib.contextmanager
+def run_again(
+    recorded: Recorded, given: Given, console: Console, purpose: Purpose = Purpose.SEARCH
+) -> Iterator[Rerun]:
+    """Run a trial once more.
+
+    Args:
+        recorded: the trial.
+        given: the command's options: cache, ``quiet`` and ``verbose``.
+        console: for what is shown meanwhile.
+        purpose: `Purpose.FINAL` to train on all data instead.
+
+    Raises:
+        UsageError: the trial was not run by `tuner run`, or its study file is not here or another.
+        TunerError: it failed, or the command was interrupted.
+    """
+    snapshot, trial = recorded.stored.snapshot, recorded.trial
+    if snapshot is None or SEED_ATTR not in trial.user_attrs:
+        raise UsageError(
+            f"{recorded.name.capitalize()} was not run by `tuner run`, so neither the file nor the "
+            "seed that it was trained with is known."
+        )
+    study_file = find_again(snapshot.file)
+    name = f"{recorded.study}, {trial.number} again"
+    with tempfile.TemporaryDirectory(prefix="tuner-again-", ignore_cleanup_errors=True) as folder:
+        settings = resolve_again(
+            given,
+            study=name,
+            study_file=study_file,
+            folder=Path(folder),
+            precision=str(trial.user_attrs.get("precision", AUTO)),
+            threads=trial.user_attrs.get("threads"),
+        )
+        try:
+            bring_to_target(
+                settings,
+                console,
+                lambda database, found: _enrol(
+                    recorded, settings, database, (snapshot, found), purpose
+                ),
+            )
+        except TooManyFailed as error:
+            reason = _read(settings).trial.user_attrs.get(REASON_ATTR, "no reason is stored")
+            raise TunerError(f"{recorded.name.capitalize()} failed this time: {reason}.") from error
+        yield _read(settings)
+
+
+def _enrol(
+    recorded: Recorded,
+    settings: RunSettings,
+    database: Database,
+    then_and_now: tuple[Snapshot, Snapshot],
+    purpose: Purpose,
+) -> Enrolled:
+    then, now = then_and_now
+    difference = now.difference(then)
+    if difference:
+        raise UsageError(
+            f"{now.file} is no longer the file of {recorded.study}: {difference}; bring back the "
+            "version that it was run with."
+        )
+    if purpose is Purpose.FINAL and "final" not in now.offers:
+        raise UsageError(
+            f"{now.file} has no function final(trial), which trains on training and validation "
+            "data; define it, or leave --final out."
+        )
+    record = register(
+        database,
+        settings.study,
+        now,
+        seed=settings.seed,
+        search={
+            "sampler": settings.sampler,
+            "pruner": settings.pruner,
+            "precision": settings.precision,
+        },
+    )
+    trial = recorded.trial
+    pruned = trial.state == TrialState.PRUNED
+    pruned = pruned and trial.user_attrs.get(OUTCOME_ATTR) != outcomes.DIVERGED
+    design = one_more(
+        dict(trial.params),
+        int(trial.user_attrs[SEED_ATTR]),
+        purpose=purpose,
+        pruned_at=trial.last_step if pruned else None,
+    )
+    threads = "" if settings.threads is None else f", {settings.threads} threads"
+    how = f"{recorded.name} again, seed {trial.user_attrs[SEED_ATTR]}{threads}"
+    return Enrolled(record, design, how)
+
+
+def _read(settings: RunSettings) -> Rerun:
+    with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
+        last = read_trials(database, settings.study)[-1]
+    return Rerun(last.trial, last.environment, last.model_file(settings.artifacts))
