@@ -167,7 +167,7 @@ def _search(
 def _run(study: optuna.Study, truth: Truth, g: np.random.Generator, *, curves: bool) -> None:
     trial = study.ask(fixed_distributions=samples.SPACE)
     luck = g.normal(0, LUCK)
-    where = _places(trial.params)
+    where = places_of(trial.params)
     for place, step in enumerate(samples.STEPS):
         expected = 10 ** (float(truth.log_error(*where, step)) + luck)
         error = g.binomial(IMAGES, min(expected, 1.0)) / IMAGES
@@ -189,7 +189,8 @@ def _choices(name: str) -> tuple[Any, ...]:
     return samples.SPACE[name].choices  # type: ignore[attr-defined, no-any-return]
 
 
-def _places(params: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+def places_of(params: dict[str, Any]) -> tuple[Any, Any, Any, Any]:
+    """A configuration as `Truth.log_error` takes it."""
     return (
         np.array(math.log10(params["learning_rate"])),
         np.array(_choices("optimizer").index(params["optimizer"])),
@@ -243,7 +244,7 @@ def examine(design: str, source: str, seed: int) -> list[Found]:
     if results.best is not None:
         params = results.params.loc[results.best].to_dict()
         params["frozen_layers"] = int(params["frozen_layers"])
-        observed = 10 ** (float(truth.log_error(*_places(params), 20)) - lowest) - 1
+        observed = 10 ** (float(truth.log_error(*places_of(params), 20)) - lowest) - 1
     found = []
     for axis, name in enumerate(FACTORS, start=1):
         factor = results.factor(name)
