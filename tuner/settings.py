@@ -93,15 +93,9 @@ def resolve_run(given: Given) -> RunSettings:
     """
     values = given.values
     study_file = find_file(values["study"])
-    study = values["study_name"] or study_file.stem
-    if len(study) > LONGEST_STUDY_NAME:
-        raise UsageError(
-            f"The study's name has {len(study)} characters, and the database takes "
-            f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
-        )
     return _run_settings(
         given,
-        study=study,
+        study=values["study_name"] or study_file.stem,
         study_file=study_file,
         trials=values["trials"],
         seed=values["seed"],
@@ -196,9 +190,14 @@ def artifacts_of(given: Given) -> Path:
     return _folder("artifacts", DEFAULT_ARTIFACTS, given)
 
 
-def _run_settings(given: Given, *, trials: int, **named: Any) -> RunSettings:
+def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> RunSettings:
     """The settings of a command that runs trials; those of its own are named."""
     values = given.values
+    if len(study) > LONGEST_STUDY_NAME:
+        raise UsageError(
+            f"The study's name has {len(study)} characters, and the database takes "
+            f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
+        )
     workers = min(_or(values["workers"], default_workers()), trials)
     trial_timeout = values["trial_timeout"]
     if workers == 0 and not given.by_flag("trial_timeout"):
@@ -209,6 +208,7 @@ def _run_settings(given: Given, *, trials: int, **named: Any) -> RunSettings:
             f"{given.subject('workers')} is 0; leave one of them out."
         )
     return RunSettings(
+        study=study,
         study_argument=values["study"],
         storage=resolve_storage(values["storage"]),
         trials=trials,

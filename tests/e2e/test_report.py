@@ -436,6 +436,9 @@ def test_a_confirmation_leads(tmp_path: Path) -> None:
     sections = re.findall(r'<section id="([^"]+)"', content)
     assert "confirmation" in sections[:2]
     assert '<p class="why">' not in content.split('id="search"')[0]
+    # By itself it is told by its own pairs, too.
+    code, out, _ = reported(tmp_path, "--study", "again", "--storage", url)
+    assert (code, sentences(out)[0]) == (0, "On 5 shared seeds adam beats its rival.")
 
 
 # --- what is wrong ------------------------------------------------------------------------------

@@ -26,13 +26,10 @@ def read_materials(database: Database, studies: Sequence[str]) -> list[Material]
     ids = [find_study(database, name) for name in studies]  # all names first
     found = []
     for name, study_id in zip(studies, ids, strict=True):
-        confirming = find_confirmations(database, name)
-        found.append(
-            Material(
-                _read(database, study_id),
-                _read(database, confirming[0]) if confirming else None,
-            )
-        )
+        confirming, results = find_confirmations(database, name), _read(database, study_id)
+        itself = results if results.stored.confirms else None  # then its own pairs are the finding
+        confirm = _read(database, confirming[0]) if confirming else itself
+        found.append(Material(results, confirm))
     return found
 
 
