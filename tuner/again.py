@@ -14,7 +14,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
-from tuner import outcomes
+from tuner import outcomes, wording
 from tuner.artifacts import MODEL_FILE, Artifacts
 from tuner.design import Purpose, one_more
 from tuner.errors import TooManyFailed, TunerError, UsageError
@@ -199,7 +199,7 @@ def _enrol(
         purpose=purpose,
         pruned_at=trial.last_step if pruned else None,
     )
-    threads = "" if settings.threads is None else f", {settings.threads} threads"
+    threads = "" if settings.threads is None else f", {wording.count(settings.threads, 'thread')}"
     how = f"{recorded.name} again, seed {trial.user_attrs[SEED_ATTR]}{threads}"
     return Enrolled(record, design, how)
 

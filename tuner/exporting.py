@@ -5,6 +5,7 @@ import json
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +146,10 @@ def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -
     recorded, final = chosen.recorded, given.values["final"]
     kept = None if final else recorded.model_file(artifacts)
     if kept is not None:
-        yield kept
+        with tempfile.TemporaryDirectory(prefix="tuner-export-") as folder:
+            named = Path(folder) / MODEL_FILE  # Keras goes by a file's name
+            shutil.copyfile(kept, named)
+            yield named
         return
     if not final:
         console.print(f"{recorded.name} has no {MODEL_FILE} in {artifacts}: it is run again")
@@ -158,7 +162,9 @@ def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -
                 if recorded.stored.snapshot
                 else f"{recorded.name.capitalize()} left no model."
             )
-        yield again.model_file
+        named = again.model_file.with_name(MODEL_FILE)
+        shutil.copyfile(again.model_file, named)
+        yield named
 
 
 def _validated(recorded: Recorded, given: Given, model_file: Path) -> dict[str, float]:

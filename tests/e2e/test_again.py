@@ -12,6 +12,7 @@ from tests.e2e.test_confirm import STUDY, confirm, stored_of, trials_of
 FINAL = """
 
 def validate(model_file):
+    assert model_file.name == "model.keras"  # Keras goes by the name
     return {"validation_error": float(model_file.read_text())}
 
 def final(trial):

@@ -315,10 +315,11 @@ def shrinkage_text(
         if len(known) > 1
         else ""
     )
+    luck = ": the best of many is partly luck" if it.change(scale) > float(scale.log) else ""
     return (
         f"{'The configuration' if label == ALONE else label} had a {score_label(scale)} of "
         f"{before} in the search and has {after} on average here "
-        f"({_change_text(scale, changes[best])}){median}: the best of many is partly luck."
+        f"({_change_text(scale, changes[best])}){median}{luck}."
     )
 
 
