@@ -201,7 +201,7 @@ def _enrol(
     )
     threads = "" if settings.threads is None else f", {wording.count(settings.threads, 'thread')}"
     how = f"{recorded.name} again, seed {trial.user_attrs[SEED_ATTR]}{threads}"
-    return Enrolled(record, design, how)
+    return Enrolled(record, design, how, "models" if purpose is Purpose.FINAL else "")
 
 
 def _read(settings: RunSettings) -> Rerun:

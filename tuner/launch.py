@@ -9,7 +9,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import optuna
 from rich.console import Console
@@ -60,11 +60,13 @@ class Enrolled:
     Attributes:
         design: how they are dealt to arms, or None.
         how: the same in words, for the first line: the sampler, the pruner.
+        metric: what a trial's value is called, where it isn't the study file's.
     """
 
     record: StudyRecord
     design: Design | None
     how: str
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,9 @@ class _Launch:
         record = enrolled.record
         for warning in record.warnings:
             self.display.note(warning)
-        reader, board, request = self._open(self.loading.snapshot, record)
+        found = self.loading.snapshot
+        shown = replace(found, metric=enrolled.metric) if enrolled.metric else found
+        reader, board, request = self._open(shown, record)
         if request is not None and not self.settings.detach:
             with closing_request(self.database, record.study_id, request):
                 self._supervise(enrolled, reader, board)

@@ -298,7 +298,8 @@ def evaluate(
         with interrupt.objective():
             if purpose is Purpose.FINAL:
                 definition.offered["final"](trial)
-                return Ending(TrialState.COMPLETE, 0.0, outcomes.COMPLETED)
+                # Nothing is measured; the value counts the models that were trained.
+                return Ending(TrialState.COMPLETE, 1.0, outcomes.COMPLETED)
             ending = _judge(definition.objective(trial))
             if purpose is Purpose.CONFIRM and ending.state is TrialState.COMPLETE:
                 _test(definition, trial)

@@ -369,6 +369,16 @@ def test_the_lead_names_what_is_worse(searched: Results, drawn: Results) -> None
     assert "chose its own trials" not in answer.lead(material(drawn, *both))
 
 
+def test_the_lead_begins_with_the_confirmed_winner(searched: Results) -> None:
+    runs = confirmed({"adam": 0.006, "sgd": 0.02}, test=True)
+    lead = answer.lead(material(searched, ("optimizer", verdict()), confirm=runs))
+    assert re.match(
+        r"adam has a mean test error of 1\.\d\d % \(95 %: 1\.\d\d to 1\.\d\d %\) "
+        r"over 10 runs of it\. The best of",
+        lead,
+    ), lead
+
+
 def test_one_completed_trial_is_not_told_as_several() -> None:
     lead = answer.lead(Material(in_memory(mnist_like(2, states=False), attrs=OURS)))
     assert lead.startswith("The best of 1 completed trial has a validation error of ")

@@ -14,6 +14,7 @@ from tuner.report.factors import Factor
 from tuner.report.material import Judged, Material
 from tuner.report.plots import confirmed, facts
 from tuner.report.plots.best import command_of
+from tuner.report.plots.compared import span_text
 from tuner.report.plots.words import joined
 from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, Results
 from tuner.report.verdicts import (
@@ -93,7 +94,7 @@ def _exclusion(material: Material, it: Judged) -> str:
 
 def lead(material: Material) -> str:
     """What qualifies the headline: the best error, how it was searched, what would settle it."""
-    sentences = [_best_sentence(material)]
+    sentences = [_winner_sentence(material), _best_sentence(material)]
     worse = [
         f"among {_short(it.factor.label).lower()} {_levels(it, it.verdict.worse)}"
         for it in material.judged
@@ -115,6 +116,22 @@ def lead(material: Material) -> str:
             else "Equal budgets for each level, and then a confirmation, would settle more:"
         )
     return " ".join(filter(None, sentences))
+
+
+def _winner_sentence(material: Material) -> str:
+    """What the confirmed winner is like; "" where nothing was compared."""
+    if material.confirm is None or not _confirmed(material):
+        return ""
+    runs = confirmed.pairs(material.confirm)
+    comparison = runs.comparison()
+    mean = comparison.means[comparison.winner]
+    label = facts.score_label(runs.scale)
+    return (
+        f"{_short(runs.labels[comparison.winner])} has a mean {label} of "
+        f"{facts.score_text(runs.scale, mean.estimate)} "
+        f"(95 %: {span_text(runs.scale, mean.low, mean.high)}) over "
+        f"{wording.count(comparison.runs[comparison.winner], 'run')} of it."
+    )
 
 
 def _best_sentence(material: Material) -> str:
