@@ -1,5 +1,6 @@
 """Which configurations of a search are worth confirming."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +62,17 @@ def best_of_levels(
     ]
     found = {}
     for place, level in enumerate(levels):
-        of_level = (it for it in ended if factor in it.params and it.params[factor] == level)
+        of_level = (it for it in ended if _is_level(it.params.get(factor), level))
         if ranked := _ranked(of_level, maximize=maximize):
             found[place] = ranked[0]
     return found
+
+
+def _is_level(value: object, level: object) -> bool:
+    """Whether a parameter has a level: True is not 1, and steps of a float are not exact."""
+    if isinstance(value, float) and isinstance(level, float):
+        return math.isclose(value, level, rel_tol=1e-9, abs_tol=1e-12)
+    return type(value) is type(level) and value == level
 
 
 def _ranked(trials: Iterable[FrozenTrial], *, maximize: bool) -> list[Candidate]:

@@ -1,4 +1,4 @@
-"""What `tuner confirm` does: choose configurations, run them on fresh seeds, and print the verdict.
+"""What `tuner confirm` does: run configurations on fresh seeds, and print the verdict.
 
 A confirmation is an ordinary study, run as any other: its arms are the configurations, its blocks
 the seeds, see `tuner.design`. The search keeps a list of the openings of its test set.
@@ -9,96 +9,34 @@ import shlex
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from statistics import fmean
-from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tuner import candidates, environment, wording
-from tuner.candidates import Candidate
+from tuner import environment, wording
+from tuner.confirm_plan import Plan, plan_of, precision_of, read_search
 from tuner.design import confirmation
 from tuner.errors import UsageError
 from tuner.flags import Given
 from tuner.launch import Enrolled, bring_to_target
-from tuner.levels import levels_of
-from tuner.machine import AUTO
 from tuner.report.outcome import SEEDS_FOR_SPREAD, as_table, outcome_of, progress_note
 from tuner.report.results import Results, results_of
+from tuner.report.scale import scale_of
 from tuner.report.statistics.power import binomial_deviation, smallest_difference
 from tuner.scoreboard import Scoreboard
-from tuner.seeds import confirmation_seed
 from tuner.settings import RunSettings, resolve_confirm, resolve_storage
 from tuner.storage import (
     Database,
-    StoredAttributes,
-    find_confirmations,
     find_study,
     open_database,
     read_contents,
     record_opening,
     register,
 )
-from tuner.storage.attributes import CONFIGURATIONS_ATTR, CONFIRMS_ATTR
+from tuner.storage.attributes import ASKED_ATTR, CONFIGURATIONS_ATTR, CONFIRMS_ATTR
 from tuner.study import Snapshot, find_again
-
-DEFAULT_TOP = 5
-
-
-@dataclass(frozen=True)
-class _Search:
-    """The search that is to be confirmed.
-
-    Attributes:
-        snapshot: what its study file declared.
-        seed: of the study.
-        confirmations: those that there are, the latest first: name, what is stored, ended runs.
-    """
-
-    name: str
-    stored: StoredAttributes
-    snapshot: Snapshot
-    seed: int
-    trials: list[FrozenTrial]
-    confirmations: list[tuple[str, StoredAttributes, int]]
-
-    @property
-    def maximize(self) -> bool:
-        """Whether a greater value is better."""
-        return self.snapshot.direction == "maximize"
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """A confirmation that is to be run, or to be gone on with.
-
-    Attributes:
-        name: the confirmation's.
-        configurations: the parameters of each.
-        chosen: where they come from; empty where an earlier command has chosen them.
-        seeds: on how many they run.
-        count: how many other confirmations the search has.
-        ended: how many of its runs have ended.
-    """
-
-    search: _Search
-    name: str
-    configurations: list[dict[str, Any]]
-    chosen: list[Candidate]
-    seeds: int
-    count: int
-    ended: int = 0
-
-    @property
-    def runs(self) -> int:
-        """How many it has in the end."""
-        return len(self.configurations) * self.seeds
-
-    @property
-    def missing(self) -> bool:
-        """Whether there is something to run."""
-        return self.ended < self.runs
 
 
 def confirm_study(given: Given, console: Console) -> None:
@@ -110,17 +48,17 @@ def confirm_study(given: Given, console: Console) -> None:
     values = given.values
     address = resolve_storage(values["storage"])
     with contextlib.closing(open_database(address, read_only=True)) as database:
-        search = _read_search(database, values["study"])
-    plan = _plan(search, given, console)
-    settings = resolve_confirm(
-        given,
-        study=plan.name,
-        study_file=find_again(search.snapshot.file),
-        trials=plan.runs,
-        seed=confirmation_seed(search.seed, plan.count),
-        precision=_precision(search),
-    )
+        search = read_search(database, values["study"])
+        plan = plan_of(database, search, given, console)
     if plan.missing:
+        settings = resolve_confirm(
+            given,
+            study=plan.name,
+            study_file=find_again(search.snapshot.file),
+            trials=plan.runs,
+            seed=plan.seed,
+            precision=precision_of(search),
+        )
         bring_to_target(
             settings,
             console,
@@ -128,7 +66,10 @@ def confirm_study(given: Given, console: Console) -> None:
             _Spread(address, plan),
         )
     with contextlib.closing(open_database(address, read_only=True)) as database:
-        outcome = outcome_of(_results(database, plan.name), _results(database, search.name))
+        source = None
+        with contextlib.suppress(UsageError):  # somebody deleted it meanwhile
+            source = _results(database, search.name)
+        outcome = outcome_of(_results(database, plan.name), source)
         shown_url = database.url
     console.print()
     console.print(as_table(outcome))
@@ -144,104 +85,8 @@ def _results(database: Database, name: str) -> Results:
     return results_of(read_contents(database, find_study(database, name)))
 
 
-def _read_search(database: Database, name: str) -> _Search:
-    study_id = find_study(database, name)
-    contents = read_contents(database, study_id)
-    stored = StoredAttributes.of(contents.user_attrs)
-    if stored.confirms is not None:
-        raise UsageError(
-            f"{name} is itself a confirmation, of {stored.confirms}; confirm that one: "
-            f"--study {stored.confirms}."
-        )
-    if stored.snapshot is None or stored.seed is None:
-        raise UsageError(
-            f"The study {name!r} was not made by `tuner run`, so the file that trains its "
-            "configurations is not known; run them as a study of yours first."
-        )
-    confirmations = []
-    for other in find_confirmations(database, name):
-        found = read_contents(database, other)
-        ended = sum(state in {"COMPLETE", "PRUNED"} for _, state, *_ in found.trials)
-        confirmations.append((found.name, StoredAttributes.of(found.user_attrs), ended))
-    trials = database.storage.get_all_trials(study_id, deepcopy=False)
-    return _Search(name, stored, stored.snapshot, stored.seed, trials, confirmations)
-
-
-def _plan(search: _Search, given: Given, console: Console) -> _Plan:
-    """Go on with the latest confirmation if it is the same; else begin one, if that is allowed.
-
-    Raises:
-        UsageError: there is nothing to confirm, or there is another confirmation already.
-    """
-    seeds, again = given.values["seeds"], given.values["again"]
-    chosen = _choose(search, given, console)
-    configurations = [it.params for it in chosen]
-    if search.confirmations and not again:
-        count = len(search.confirmations) - 1
-        name, latest, ended = search.confirmations[0]
-        same_size = latest.target in {None, len(configurations) * seeds}
-        if same_size and latest.configurations == configurations:
-            return _Plan(search, name, configurations, chosen, seeds, count, ended)
-        raise UsageError(_refusal(search, name, latest))
-    count = len(search.confirmations)
-    name = f"{search.name}-confirm" + (f"-{count + 1}" if count else "")
-    return _Plan(search, name, configurations, chosen, seeds, count)
-
-
-def _refusal(search: _Search, name: str, latest: StoredAttributes) -> str:
-    runs = len(latest.configurations)
-    target = latest.target or runs
-    openings = search.stored.openings
-    opened = f"The test set was opened {wording.times(len(openings))} for {search.name} already"
-    why = f"{opened}, and each opening makes its error more hopeful" if openings else ""
-    return (
-        f"{search.name} has the confirmation {name}, of other configurations or seeds "
-        f"({wording.count(runs, 'configuration')} on {wording.count(target // runs, 'seed')}). "
-        f"{why + '; ' if why else ''}give the same --top or --per-level and --seeds to see it or "
-        "to go on with it, or --again to make another."
-    )
-
-
-def _choose(search: _Search, given: Given, console: Console) -> list[Candidate]:
-    top, factor = given.values["top"], given.values["per_level"]
-    if top is not None and factor is not None:
-        raise UsageError(
-            f"--top {top} and --per-level {factor} name two sets of configurations; leave one of "
-            "them out."
-        )
-    if factor is None:
-        chosen = candidates.best(search.trials, top or DEFAULT_TOP, maximize=search.maximize)
-        if not chosen:
-            raise UsageError(
-                f"{search.name} has no trial that ran to its end, so there is nothing to confirm; "
-                "run more trials, or use --per-level FACTOR."
-            )
-        if len(chosen) < (top or 0):
-            console.print(
-                f"{search.name} has {wording.count(len(chosen), 'configuration')} that ran to "
-                f"the end, fewer than --top {top}"
-            )
-        return chosen
-    levels = levels_of(factor, search.snapshot)
-    found = candidates.best_of_levels(search.trials, factor, levels, maximize=search.maximize)
-    if not found:
-        raise UsageError(
-            f"{search.name} has no trial with a value, so there is nothing to confirm; run it."
-        )
-    for place, level in enumerate(levels):
-        if place not in found:
-            console.print(f"left out: {factor} = {level}, which has no trial that did not diverge")
-    return [found[place] for place in sorted(found)]
-
-
-def _precision(search: _Search) -> str:
-    """What the search's trials computed in, where that is one precision; else what was asked."""
-    used = {it.user_attrs.get("precision") for it in search.trials} - {None}
-    return str(used.pop()) if len(used) == 1 else search.stored.search.get("precision", AUTO)
-
-
 def _enrol(
-    plan: _Plan, settings: RunSettings, console: Console, database: Database, snapshot: Snapshot
+    plan: Plan, settings: RunSettings, console: Console, database: Database, snapshot: Snapshot
 ) -> Enrolled:
     """Register the confirmation, and note in the search that its test set is opened."""
     search = plan.search
@@ -257,7 +102,11 @@ def _enrol(
         snapshot,
         seed=settings.seed,
         search={"sampler": "random", "pruner": "none", "precision": settings.precision},
-        attrs={CONFIRMS_ATTR: search.name, CONFIGURATIONS_ATTR: plan.configurations},
+        attrs={
+            CONFIRMS_ATTR: search.name,
+            CONFIGURATIONS_ATTR: plan.configurations,
+            ASKED_ATTR: plan.asked,
+        },
     )
     if snapshot.file_hash != search.snapshot.file_hash:
         record.warnings.append(
@@ -270,6 +119,7 @@ def _enrol(
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": environment.describe()["commit"],
             "study": plan.name,
+            "id": record.uid,
             "configurations": len(plan.configurations),
             "seeds": plan.seeds,
         }
@@ -279,12 +129,12 @@ def _enrol(
     return Enrolled(record, confirmation(plan.configurations), how)
 
 
-def _times(plan: _Plan) -> str:
+def _times(plan: Plan) -> str:
     count = wording.count(len(plan.configurations), "configuration")
     return f"{count} on {wording.count(plan.seeds, 'shared seed')}"
 
 
-def _announce(plan: _Plan, settings: RunSettings, console: Console, snapshot: Snapshot) -> None:
+def _announce(plan: Plan, settings: RunSettings, console: Console, snapshot: Snapshot) -> None:
     """Say what is about to be spent, and what that can show."""
     search = plan.search
     table = Table.grid(padding=(0, 2))
@@ -318,12 +168,14 @@ def _announce(plan: _Plan, settings: RunSettings, console: Console, snapshot: Sn
     console.print(_cost(plan, settings))
 
 
-def _resolution(plan: _Plan, snapshot: Snapshot, best: float | None) -> str:
+def _resolution(plan: Plan, snapshot: Snapshot, best: float | None) -> str:
     """The smallest difference that so many seeds can show, where errors are shares of images."""
     arms, images = len(plan.configurations), snapshot.test_images
-    if best is None or images is None or arms < 2 or not 0 < best < 1:
+    values = [it.value for it in plan.search.trials if it.value is not None]
+    scale = scale_of(snapshot.metric, snapshot.direction, values)
+    if best is None or images is None or arms < 2 or not scale.share:
         return ""
-    error = 1 - best if plan.search.maximize else best
+    error = float(scale.shown(best))
     pairs = arms * (arms - 1) // 2
     found = smallest_difference(binomial_deviation(error, images), plan.seeds, pairs)
     return (
@@ -333,7 +185,7 @@ def _resolution(plan: _Plan, snapshot: Snapshot, best: float | None) -> str:
     )
 
 
-def _cost(plan: _Plan, settings: RunSettings) -> str:
+def _cost(plan: Plan, settings: RunSettings) -> str:
     seconds = [
         trial.duration.total_seconds()
         for trial in plan.search.trials
@@ -353,7 +205,7 @@ class _Spread:
     """After three seeds: what difference all of them can show, by the spread that was measured."""
 
     address: str
-    plan: _Plan
+    plan: Plan
     _told: bool = False
 
     def __call__(self, board: Scoreboard) -> str | None:

@@ -185,6 +185,9 @@ class _Daemon:
         reader, board = follow(
             self.database, wanted.study_id, wanted.name, wanted.snapshot, request.target
         )
+        design = design_of(
+            wanted.compare, wanted.configurations, search["sampler"], wanted.snapshot
+        )
         engine.start()
         engine.assign(
             Assignment(
@@ -199,9 +202,7 @@ class _Daemon:
                 most_failed=request.most_failed,
                 trial_timeout=request.trial_timeout,
                 worker=0,
-                design=design_of(
-                    wanted.compare, wanted.configurations, search["sampler"], wanted.snapshot
-                ),
+                design=design,
             )
         )
         return Supervisor(

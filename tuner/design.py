@@ -2,7 +2,8 @@
 
 An arm fixes some parameters: a level of one (``run --compare``), or a whole configuration
 (``confirm``). A claim takes the arm with the fewest trials that are not FAIL, the first of equals.
-An arm's n-th trial, failed ones counted, is in block n. The trials of a block have the same seed,
+An arm's n-th trial, failed ones counted, is in block n; a confirmation tries a run that failed once
+more in its own block. The trials of a block have the same seed,
 so they train in the same order of images and, where the sampler looks at no results, with the same
 draws of all that is not fixed: what differs between them is the arm.
 """

@@ -133,7 +133,9 @@ def _plan(settings: RunSettings, console: Console) -> _Plan:
         seen = look(settings.study_file, settings.worker_variables())
     check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
     if settings.compare is not None:
-        check_compare(settings.compare, settings.sampler, seen.snapshot, settings.trials)
+        check_compare(
+            settings.compare, settings.sampler, settings.pruner, seen.snapshot, settings.trials
+        )
     try:
         with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
             shown_url = database.url
@@ -246,7 +248,13 @@ def _draw(
             number = len(mine) + dealt.count(arm)
         dealt.append(arm)
     study.sampler = make_sampler(
-        plan.settings.sampler, SearchContext(plan.seed, number, plan.snapshot.distributions())
+        plan.settings.sampler,
+        SearchContext(
+            plan.seed,
+            number,
+            plan.snapshot.distributions(),
+            paired=design is not None and design.paired,
+        ),
     )
     return study.ask(fixed_distributions=space).params
 

@@ -32,8 +32,8 @@ def gc(**_flags: Any) -> None:
     """Remove the files of all but the best trials of each study.
 
     A confirmation also keeps the best run of each configuration. What unfinished trials need to go
-    on is kept, and files of studies that are in no study of this database are left alone. It can be
-    run while workers work.
+    on is kept, and so are files of studies that this database does not have: another one may share
+    the folder. It can be run while workers work.
     """
     # Imported here, so that --help does not wait for Optuna.
     from rich.console import Console  # noqa: PLC0415

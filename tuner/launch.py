@@ -27,8 +27,9 @@ from tuner.errors import (
     TooManyFailed,
     TooManyFailures,
     TunerError,
+    UsageError,
 )
-from tuner.levels import design_of
+from tuner.levels import check_compare, design_of
 from tuner.loading import Loading, loaded
 from tuner.scoreboard import Scoreboard
 from tuner.settings import RunSettings
@@ -142,7 +143,16 @@ def _display(settings: RunSettings, console: Console) -> Display:
 
 def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enrolled:
     """Register the study of `tuner run`."""
-    compare = settings.compare or read_stored(database, settings.study).compare
+    stored = read_stored(database, settings.study)
+    if stored.confirms is not None:
+        raise UsageError(
+            f"{settings.study} is a confirmation, of {stored.confirms}, and takes no trials of a "
+            f"search; go on with it by `tuner confirm --study {stored.confirms}`, or choose "
+            "another --study-name."
+        )
+    compare = settings.compare or stored.compare
+    if compare is not None:
+        check_compare(compare, settings.sampler, settings.pruner, snapshot, settings.trials)
     design = design_of(compare, [], settings.sampler, snapshot)
     record = register(
         database,

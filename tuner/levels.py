@@ -50,12 +50,18 @@ def design_of(
     return None if compare is None else comparison(compare, sampler, snapshot)
 
 
-def check_compare(compare: str, sampler: str, snapshot: Snapshot, target: int) -> None:
+def check_compare(compare: str, sampler: str, pruner: str, snapshot: Snapshot, target: int) -> None:
     """Refuse a comparison that cannot be made.
 
     Raises:
-        UsageError: see `comparison`; or there are fewer trials than levels.
+        UsageError: see `comparison`; or there are fewer trials than levels, or the pruner would
+            not treat them alike.
     """
+    if pruner == "hyperband":
+        raise UsageError(
+            "--compare cannot be used with the pruner 'hyperband', which deals trials to brackets "
+            "of its own, so that levels would be trained unequally; choose another pruner."
+        )
     levels = len(comparison(compare, sampler, snapshot).arms)
     if target < levels:
         raise UsageError(

@@ -88,7 +88,9 @@ _BEFORE_THE_FIRST = "Interrupted before the first trial; nothing was changed."
 def _check(settings: RunSettings, snapshot: Snapshot) -> None:
     check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
     if settings.compare is not None:
-        check_compare(settings.compare, settings.sampler, snapshot, settings.trials)
+        check_compare(
+            settings.compare, settings.sampler, settings.pruner, snapshot, settings.trials
+        )
 
 
 def _go_on(settings: RunSettings, signals: Signals, deadline: float | None) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import math
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,12 +55,14 @@ class SearchContext:
         space: the declared space, or None for a define-by-run study.
         known: what all trials' spaces have in common, as far as earlier samplers of this process
             have looked; from a new one, Optuna would go through all trials for each trial.
+        paired: trials of one number, in several arms, share the draw of each parameter.
     """
 
     study_seed: int
     number: int
     space: dict[str, BaseDistribution] | None
     known: IntersectionSearchSpace | None = None
+    paired: bool = False
 
     @property
     def seed(self) -> int:
@@ -109,7 +112,29 @@ def _tpe(context: SearchContext) -> samplers.BaseSampler:
     return sampler
 
 
+class _PairedRandomSampler(samplers.RandomSampler):
+    """Draws each parameter by its name: the same whatever else an objective suggests before."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self._seed = seed
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: optuna.trial.FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """See `optuna.samplers.BaseSampler.sample_independent`."""
+        seed = sampler_seed(self._seed, zlib.crc32(param_name.encode()))
+        drawn = samplers.RandomSampler(seed)
+        return drawn.sample_independent(study, trial, param_name, param_distribution)
+
+
 def _random(context: SearchContext) -> samplers.BaseSampler:
+    if context.paired:
+        return _PairedRandomSampler(context.seed)
     return samplers.RandomSampler(seed=context.seed)
 
 
@@ -321,4 +346,4 @@ def values_of(distribution: BaseDistribution, at_most: int | None = None) -> lis
     count = round((high - low) / step) + 1
     if at_most is not None and count > at_most:
         return None
-    return [low + i * step for i in range(count)]
+    return [min(low + i * step, high) for i in range(count)]  # as Optuna: never above

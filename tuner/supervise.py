@@ -288,9 +288,8 @@ class Supervisor:
         self._last_reason = next(reversed(reasons), self._last_reason)
         self.board.workers = self.engine.workers
         self.display.show(self.board, progress.new)
-        said = self.watch(self.board) if self.watch and progress.new else None
-        if said:
-            self.display.note(said)
+        if self.watch and progress.new:
+            self._tell(self.watch)
         if self.board.failed > self.limits.most_failed:
             raise TooManyFailed(
                 f"More than {wording.count(self.limits.allowed_failures, 'trial')} failed since "
@@ -301,6 +300,16 @@ class Supervisor:
         if progress.request is not None and not self._is_done():
             self._heed(progress.request.state)
         self._tell_foreign(len(progress.running))
+
+    def _tell(self, watch: Watch) -> None:
+        """Say what else is to be said; it must not cost the run."""
+        try:
+            said = watch(self.board)
+        except Exception:
+            logger.debug("there is nothing to be said", exc_info=True)
+            self.watch = said = None
+        if said:
+            self.display.note(said)
 
     def _heed(self, wish: RequestState) -> None:
         """Do what `tuner control`, or another command, wants of this study."""

@@ -262,6 +262,7 @@ class Worker:
             claim.block if paired and claim.block is not None else claim.number,
             self._definition.space,
             self._known_spaces.setdefault(claim.arm, IntersectionSearchSpace(include_pruned=True)),
+            paired,
         )
         # With arms, sampler and pruner see the trials of this one only.
         storage = self._database.storage

@@ -135,7 +135,8 @@ def test_a_study_is_compared_by_one_parameter_from_its_first_trial_on(
 def test_an_opening_is_noted_once_a_confirmation(database: Database, claims: Claims) -> None:
     study_id = find_study(database, "study")
     for name in ("study-confirm", "study-confirm", "study-confirm-2"):
-        record_opening(database, study_id, {"study": name, "when": "now", "commit": "c"})
+        opening = {"study": name, "id": name, "when": "now", "commit": "c"}
+        record_opening(database, study_id, opening)
     stored = read_stored(database, "study")
     assert [it["study"] for it in stored.openings] == ["study-confirm", "study-confirm-2"]
     assert stored.compare == "kind"

@@ -55,7 +55,7 @@ def test_what_we_write_optuna_reads(database_url: str) -> None:
     register(database, "study", SNAPSHOT, seed=3, search={"sampler": "tpe"})
     study = optuna.load_study(study_name="study", storage=database.storage)
     assert study.user_attrs[STUDY_SEED_ATTR] == 3
-    assert Snapshot(**study.user_attrs[DEFINITION_ATTR]) == SNAPSHOT
+    assert Snapshot.from_dict(study.user_attrs[DEFINITION_ATTR]) == SNAPSHOT
     database.close()
 
 

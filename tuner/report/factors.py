@@ -37,7 +37,10 @@ class Factor:
 
     def places(self, values: "pd.Series[Any]") -> npt.NDArray[np.int64]:
         """Each value's place in `levels`; -1 where a trial has none. True is not 1."""
-        if pd.api.types.is_numeric_dtype(values):
+        numbers = all(
+            isinstance(it, int | float) and not isinstance(it, bool) for it in self.levels
+        )
+        if numbers and pd.api.types.is_numeric_dtype(values):
             levels = np.array(self.levels, dtype=float)
             array = values.to_numpy(float)
             near = np.abs(array[:, np.newaxis] - levels).argmin(axis=1)

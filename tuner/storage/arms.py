@@ -1,5 +1,6 @@
 """Which arm and block a trial is in, see `tuner.design`: dealt in the transaction of its claim."""
 
+import itertools
 import json
 from collections.abc import Container
 from typing import Any, NamedTuple, cast
@@ -8,10 +9,13 @@ from optuna.storages import BaseStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
-from tuner.design import Design
+from tuner.design import Design, Purpose
 from tuner.storage.attributes import ARM_ATTR, BLOCK_ATTR, PRUNED_AT
+
+# A run of a confirmation that failed so often on one seed is lost, and gets another seed.
+TRIES_A_BLOCK = 2
 
 
 class Place(NamedTuple):
@@ -37,7 +41,34 @@ def next_place(session: Session, study_id: int, design: Design) -> Place:
         all_of[arm] = all_of.get(arm, 0) + count
         alive[arm] = alive.get(arm, 0) + (0 if state == TrialState.FAIL else count)
     arm = design.next_arm(alive)
+    if design.purpose is Purpose.CONFIRM:
+        return Place(arm, _open_block(session, study_id, arm))
     return Place(arm, all_of.get(arm, 0))
+
+
+def _open_block(session: Session, study_id: int, arm: int) -> int:
+    """The first block that an arm lacks: a run that failed is tried once more on its own seed."""
+    trial, of_arm, block = (
+        models.TrialModel,
+        aliased(models.TrialSystemAttributeModel),
+        aliased(models.TrialSystemAttributeModel),
+    )
+    rows = session.execute(
+        select(block.value_json, trial.state)
+        .join(trial, trial.trial_id == block.trial_id)
+        .join(of_arm, of_arm.trial_id == block.trial_id)
+        .where(
+            trial.study_id == study_id,
+            block.key == BLOCK_ATTR,
+            of_arm.key == ARM_ATTR,
+            of_arm.value_json == json.dumps(arm),
+        )
+    )
+    tries: dict[int, int] = {}
+    for text, state in rows:
+        tried = TRIES_A_BLOCK if state != TrialState.FAIL else 1
+        tries[json.loads(text)] = tries.get(json.loads(text), 0) + tried
+    return next(it for it in itertools.count() if tries.get(it, 0) < TRIES_A_BLOCK)
 
 
 def attrs_of(design: Design, place: Place) -> dict[str, Any]:

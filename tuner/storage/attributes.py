@@ -22,6 +22,7 @@ ENVIRONMENT_ATTR = "environment:"  # + the environment's hash
 COMPARE_ATTR = "tuner:compare"  # the parameter whose levels share the budget equally
 CONFIRMS_ATTR = "tuner:confirms"  # the name of the study whose configurations this one re-runs
 CONFIGURATIONS_ATTR = "tuner:configurations"  # that it re-runs: their parameters
+ASKED_ATTR = "tuner:asked"  # which these were, and on how many seeds: as the command asked
 OPENINGS_ATTR = "tuner:openings"  # of a search: when the test set was opened for it
 
 # Of a trial.
@@ -84,9 +85,10 @@ class StoredAttributes:
         compare: the parameter whose levels share the budget equally, of ``run --compare``.
         confirms: the study whose configurations this one re-runs.
         configurations: that it re-runs: the parameters of each.
+        asked: which these were, and on how many ``seeds``: ``top`` or ``per_level``.
         openings: of a search, oldest first: ``when`` the test set was opened for it (UTC, ISO
-            8601), at which ``commit``, for which ``study`` of how many ``configurations`` and
-            ``seeds``.
+            8601), at which ``commit``, for which ``study`` (with the ``id`` that names it in the
+            artifact store) of how many ``configurations`` and ``seeds``.
         environments: versions, commit and machine of the workers, by hash.
     """
 
@@ -98,6 +100,7 @@ class StoredAttributes:
     compare: str | None = None
     confirms: str | None = None
     configurations: list[dict[str, Any]] = field(default_factory=list)
+    asked: dict[str, Any] = field(default_factory=dict)
     openings: list[dict[str, Any]] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -123,6 +126,7 @@ class StoredAttributes:
             compare=compare if isinstance(compare, str) else None,
             confirms=confirms if isinstance(confirms, str) else None,
             configurations=_dicts(user_attrs.get(CONFIGURATIONS_ATTR)),
+            asked=_dict(user_attrs.get(ASKED_ATTR)),
             openings=_dicts(user_attrs.get(OPENINGS_ATTR)),
             environments={
                 key.removeprefix(ENVIRONMENT_ATTR): value

@@ -1,20 +1,21 @@
 """Files that trials have left in the artifact store: who names them, and forgetting them."""
 
-import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages._rdb import models
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from tuner.storage.attributes import CONFIRMS_ATTR, ID_ATTR, read_study_attr
-from tuner.storage.database import Database, locked_study, session_of
+from tuner.storage.database import Database, hold_the_moment, locked_study, session_of
 
-# Attributes that one statement removes: SQLite takes at most 32,766 variables.
+# Trials that forget their files in one transaction, which holds the study: in a statement, SQLite
+# takes 32,766 variables.
 _AT_ONCE = 1_000
 
 
@@ -23,13 +24,15 @@ class KeptTrial:
     """A trial and the files that it names.
 
     Attributes:
-        value: of a complete trial with one objective, else None.
-        params: its parameters as text, equal for equal ones.
+        state: in which it is.
+        value: of a complete trial, else None.
+        params: of a confirmation's trial: its parameters as text, equal for equal ones; else "".
         files: ids of the artifacts that a worker of ours stored.
     """
 
+    trial_id: int
     number: int
-    complete: bool
+    state: TrialState
     value: float | None
     params: str
     files: list[str]
@@ -37,13 +40,12 @@ class KeptTrial:
 
 @dataclass(frozen=True)
 class KeptStudy:
-    """A study of ours and its trials.
+    """A study of ours, with one objective, and its trials.
 
     Attributes:
-        uid: names it in the artifact store.
+        uid: names it in the artifact store; a copy of a study has the same.
         maximize: whether a greater value is better.
         confirms: whether it is a confirmation.
-        unfinished: numbers of the trials that have not ended.
     """
 
     study_id: int
@@ -52,20 +54,22 @@ class KeptStudy:
     maximize: bool
     confirms: bool
     trials: list[KeptTrial]
-    unfinished: set[int]
 
 
 def read_kept(database: Database) -> list[KeptStudy]:
-    """The studies of ours in a database, by their ids; a handful of queries a study."""
+    """The studies of ours in a database at one moment, by their ids; a handful of queries each."""
+    study, attr = models.StudyModel, models.StudyUserAttributeModel
 
     def read(_again: bool) -> list[KeptStudy]:  # noqa: FBT001 - the callback's signature
         with session_of(database) as session:
-            ids = session.execute(
-                select(models.StudyModel.study_id, models.StudyModel.study_name).order_by(
-                    models.StudyModel.study_id
-                )
+            hold_the_moment(session)
+            names = session.execute(
+                select(study.study_id, study.study_name)
+                .join(attr, attr.study_id == study.study_id)
+                .where(attr.key == ID_ATTR)
+                .order_by(study.study_id)
             ).all()
-            found = [_read(session, int(study_id), str(name)) for study_id, name in ids]
+            found = [_read(session, int(study_id), str(name)) for study_id, name in names]
         return [it for it in found if it is not None]
 
     return database.patience.run(read)
@@ -73,78 +77,111 @@ def read_kept(database: Database) -> list[KeptStudy]:
 
 def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
     uid = read_study_attr(session, study_id, ID_ATTR)
-    if not isinstance(uid, str):
-        return None
-    trial, value, attr, param, direction = (
-        models.TrialModel,
-        models.TrialValueModel,
-        models.TrialSystemAttributeModel,
-        models.TrialParamModel,
-        models.StudyDirectionModel,
-    )
-    directions = session.scalars(select(direction.direction).where(direction.study_id == study_id))
-    maximize = [it.name for it in directions] == ["MAXIMIZE"]
-    here = trial.study_id == study_id
-    rows = session.execute(
-        select(trial.trial_id, trial.number, trial.state).where(here).order_by(trial.number)
+    direction, trial = models.StudyDirectionModel, models.TrialModel
+    directions = session.scalars(
+        select(direction.direction).where(direction.study_id == study_id)
     ).all()
-    values: dict[int, list[float]] = {}
-    for trial_id, stored in session.execute(
-        select(value.trial_id, value.value)
-        .join(trial, trial.trial_id == value.trial_id)
-        .where(here, value.value_type == value.TrialValueType.FINITE)
-    ):
-        values.setdefault(trial_id, []).append(stored)
-    files: dict[int, list[str]] = {}
-    for trial_id, key in session.execute(
-        select(attr.trial_id, attr.key)
-        .join(trial, trial.trial_id == attr.trial_id)
-        .where(here, attr.key.startswith(f"{ARTIFACTS_ATTR_PREFIX}{uid}-", autoescape=True))
-    ):
-        files.setdefault(trial_id, []).append(key.removeprefix(ARTIFACTS_ATTR_PREFIX))
-    params: dict[int, list[str]] = {}
-    for trial_id, key, stored in session.execute(
-        select(param.trial_id, param.param_name, param.param_value)
-        .join(trial, trial.trial_id == param.trial_id)
-        .where(here)
-        .order_by(param.param_name)
-    ):
-        params.setdefault(trial_id, []).append(f"{key}={stored!r}")
+    if not isinstance(uid, str) or len(directions) != 1:
+        return None
+    confirms = read_study_attr(session, study_id, CONFIRMS_ATTR) is not None
+    rows = session.execute(
+        select(trial.trial_id, trial.number, trial.state)
+        .where(trial.study_id == study_id)
+        .order_by(trial.number)
+    ).all()
+    values, files = _values(session, study_id), _files(session, study_id, uid)
+    params = _params(session, study_id) if confirms else {}
     trials = [
         KeptTrial(
+            trial_id=trial_id,
             number=number,
-            complete=state == TrialState.COMPLETE,
-            value=values[trial_id][0] if len(values.get(trial_id, ())) == 1 else None,
-            params=json.dumps(params.get(trial_id, [])),
+            state=state,
+            value=values.get(trial_id) if state == TrialState.COMPLETE else None,
+            params=repr(params.get(trial_id, "")),
             files=files.get(trial_id, []),
         )
         for trial_id, number, state in rows
     ]
-    unfinished = {number for _, number, state in rows if not state.is_finished()}
-    confirms = read_study_attr(session, study_id, CONFIRMS_ATTR) is not None
-    return KeptStudy(study_id, name, uid, maximize, confirms, trials, unfinished)
+    return KeptStudy(
+        study_id, name, uid, directions[0] == StudyDirection.MAXIMIZE, confirms, trials
+    )
 
 
-def forget_files(database: Database, study_id: int, artifact_ids: Collection[str]) -> None:
+def _values(session: Session, study_id: int) -> dict[int, float]:
+    """Of each trial that has one; an infinity has no number in its row, only its kind."""
+    trial, value = models.TrialModel, models.TrialValueModel
+    rows = session.execute(
+        select(value.trial_id, value.value, value.value_type)
+        .join(trial, trial.trial_id == value.trial_id)
+        .where(trial.study_id == study_id)
+    )
+    return {trial_id: value.stored_repr_to_value(stored, kind) for trial_id, stored, kind in rows}
+
+
+def _files(session: Session, study_id: int, uid: str) -> dict[int, list[str]]:
+    trial, attr = models.TrialModel, models.TrialSystemAttributeModel
+    rows = session.execute(
+        select(attr.trial_id, attr.key)
+        .join(trial, trial.trial_id == attr.trial_id)
+        .where(
+            trial.study_id == study_id,
+            attr.key.startswith(f"{ARTIFACTS_ATTR_PREFIX}{uid}-", autoescape=True),
+        )
+    )
+    files: dict[int, list[str]] = {}
+    for trial_id, key in rows:
+        files.setdefault(trial_id, []).append(key.removeprefix(ARTIFACTS_ATTR_PREFIX))
+    return files
+
+
+def _params(session: Session, study_id: int) -> dict[int, list[tuple[str, float]]]:
+    trial, param = models.TrialModel, models.TrialParamModel
+    rows = session.execute(
+        select(param.trial_id, param.param_name, param.param_value)
+        .join(trial, trial.trial_id == param.trial_id)
+        .where(trial.study_id == study_id)
+        .order_by(param.param_name)
+    )
+    params: dict[int, list[tuple[str, float]]] = {}
+    for trial_id, name, stored in rows:
+        params.setdefault(trial_id, []).append((name, stored))
+    return params
+
+
+def forget_files(
+    database: Database, study_id: int, artifact_ids: Mapping[int, Collection[str]]
+) -> None:
     """Remove the trials' attributes that name these files, before the files go.
+
+    Processes that run keep a finished trial's attributes in Optuna's cache, and never ask again:
+    that is harmless, for nothing of theirs opens files of other trials.
 
     Args:
         database: where.
         study_id: of the study.
-        artifact_ids: of the files.
+        artifact_ids: of the files, by the id of the trial that names them.
+
+    Raises:
+        StudyGone: somebody deleted the study.
     """
-    keys = [ARTIFACTS_ATTR_PREFIX + it for it in artifact_ids]
     attr: Any = models.TrialSystemAttributeModel
+    trials = list(artifact_ids)
 
     def write(_again: bool) -> None:  # noqa: FBT001
-        for start in range(0, len(keys), _AT_ONCE):
+        for start in range(0, len(trials), _AT_ONCE):
+            some = trials[start : start + _AT_ONCE]
+            keys = {
+                ARTIFACTS_ATTR_PREFIX + it for trial_id in some for it in artifact_ids[trial_id]
+            }
             with locked_study(database, study_id) as session:
-                here = select(models.TrialModel.trial_id).where(
-                    models.TrialModel.study_id == study_id
+                # By the rows' ids: for a list of trials and one of keys, SQLite tries every pair.
+                rows = session.execute(
+                    select(attr.trial_system_attribute_id, attr.key).where(attr.trial_id.in_(some))
                 )
+                going = [row_id for row_id, key in rows if key in keys]
                 session.execute(
                     delete(attr)
-                    .where(attr.key.in_(keys[start : start + _AT_ONCE]), attr.trial_id.in_(here))
+                    .where(attr.trial_system_attribute_id.in_(going))
                     .execution_options(synchronize_session=False)
                 )
 

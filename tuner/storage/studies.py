@@ -70,10 +70,10 @@ def register(  # noqa: PLR0913 - all that is kept of a study
         seed: the seed asked for, or None to keep the stored one or draw one.
         search: names of the sampler, the pruner and the precision, kept for people and reports.
         compare: the parameter whose levels are to share the budget equally; None: as it is stored.
-        attrs: further user attributes of the study.
+        attrs: further user attributes of the study, which never change.
 
     Raises:
-        UsageError: another definition, seed or comparison is stored under this name.
+        UsageError: another definition, seed, comparison or attribute is stored under this name.
     """
     direction = StudyDirection[snapshot.direction.upper()]
     with storage_errors(database.url):
@@ -88,9 +88,9 @@ def register(  # noqa: PLR0913 - all that is kept of a study
         warnings += _check_precision(session, study_id, name, search.get("precision"))
         kept_seed = _check_seed(session, study_id, name, seed)
         compare = _check_compare(session, study_id, name, compare)
-        for key, value in {COMPARE_ATTR: compare, **(attrs or {})}.items():
-            if value is not None:
-                write_study_attr(session, study_id, key, value)
+        if compare is not None:
+            write_study_attr(session, study_id, COMPARE_ATTR, compare)
+        _write_once(session, study_id, name, attrs or {})
         write_study_attr(session, study_id, DEFINITION_ATTR, json.loads(snapshot.to_json()))
         write_study_attr(session, study_id, STUDY_SEED_ATTR, kept_seed)
         _add_sampler(session, study_id, search.get("sampler"))
@@ -239,6 +239,18 @@ def _check_compare(session: Session, study_id: int, name: str, compare: str | No
     )
 
 
+def _write_once(session: Session, study_id: int, name: str, attrs: Mapping[str, Any]) -> None:
+    for key, value in attrs.items():
+        stored = read_study_attr(session, study_id, key)
+        if stored is None:
+            write_study_attr(session, study_id, key, value)
+        elif stored != json.loads(json.dumps(value)):
+            raise UsageError(
+                f"Another command has just begun {name} with other configurations; wait for it, "
+                "and run this one again."
+            )
+
+
 def read_stored(database: Database, name: str) -> StoredAttributes:
     """What we keep of the study of this name; nothing where there is none."""
     with storage_errors(database.url):
@@ -261,7 +273,7 @@ def record_opening(database: Database, study_id: int, opening: dict[str, Any]) -
     def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
         with locked_study(database, study_id) as session:
             there = read_study_attr(session, study_id, OPENINGS_ATTR) or []
-            if all(it["study"] != opening["study"] for it in there):
+            if all(it.get("id") != opening["id"] for it in there):
                 write_study_attr(session, study_id, OPENINGS_ATTR, [*there, opening])
 
     database.patience.run(write)
