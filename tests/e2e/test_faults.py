@@ -82,6 +82,7 @@ def test_twenty_killed_workers_lose_nothing(database_url: str, commands: Command
     workers_are_killed(database_url, commands, trials=60, kills=20, pruner="percentile")
 
 
+@TWO_DATABASES
 def test_a_killed_supervisor_loses_nothing_and_the_same_command_goes_on(
     database_url: str, commands: Commands
 ) -> None:
@@ -226,7 +227,7 @@ def fault(trial, step):
 """
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_a_stopped_supervisor_is_taken_over_and_tells_nothing_twice(
     database_url: str, commands: Commands
 ) -> None:

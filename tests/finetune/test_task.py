@@ -55,6 +55,7 @@ def test_the_study_file_asks_what_it_says(study_file, study):
     assert set(trial.params) == {"learning_rate", "optimizer", "init", "frozen_layers"}
 
 
+@pytest.mark.soak  # tests/e2e/test_mnist.py runs it as a command
 def test_the_objective_runs_a_sampled_trial(task, study_file, study, monkeypatch):
     monkeypatch.setattr(study_file, "task", task)
     study.enqueue_trial(
