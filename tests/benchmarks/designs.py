@@ -1,6 +1,6 @@
 """Which design names the right optimizer? Simulated searches and confirmations at equal budgets.
 
-    python -m tests.benchmarks.designs            # 100 replicates a line, an hour on two cores
+    python -m tests.benchmarks.designs            # 100 replicates a line, 45 minutes
     python -m tests.benchmarks.designs 10         # so many
 
 A budget is a number of epochs of training, whatever they are spent on: a trial that was pruned
@@ -62,7 +62,7 @@ from tuner.report.verdicts import CLEAR_FROM
 from tuner.search import DEFAULT_PRUNER, PAIRED_SAMPLERS, SearchContext, make_pruner, make_sampler
 
 REPLICATES = 100
-BUDGETS = (420, 150)  # epochs: of a search of about 100 trials and 7 x 10 re-runs; of less
+BUDGETS = (420,)  # epochs: of a search of about 100 trials, and of 7 x 10 re-runs
 EPOCHS = samples.STEPS[-1] / 4  # of a whole training
 TOP = 5
 NEAR = 0.001  # 0.1 point
