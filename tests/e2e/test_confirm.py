@@ -118,6 +118,16 @@ def test_every_configuration_runs_on_every_seed_and_is_tested_once(folder: Path)
     assert again.returncode == 0
     assert "On 5 shared seeds" in again.stdout
     assert len((folder / "opened.txt").read_text().split()) == 15
+    # So it does when the search has grown since; and no search goes on in a confirmation.
+    grown = ("--study", "arms", "--trials", "18", "--workers", "2")
+    assert confirm(folder, *grown, command="run").returncode == 0
+    again = confirm(folder, "--study", "arms", "--per-level", "kind", "--seeds", "5")
+    assert again.returncode == 0, again.stderr
+    assert "On 5 shared seeds" in again.stdout
+    assert len((folder / "opened.txt").read_text().split()) == 15
+    into = confirm(folder, *grown, "--study-name", "arms-confirm", command="run")
+    assert into.returncode == 2
+    assert "arms-confirm is a confirmation, of arms" in into.stderr
     other = confirm(folder, "--study", "arms", "--top", "2", "--seeds", "3")
     assert other.returncode == 2
     assert "The test set was opened once for arms already" in other.stderr

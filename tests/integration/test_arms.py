@@ -24,7 +24,7 @@ from tuner.storage import (
     register,
     this_process,
 )
-from tuner.storage.attributes import ARM_ATTR, BLOCK_ATTR
+from tuner.storage.attributes import ARM_ATTR, BLOCK_ATTR, CONFIGURATIONS_ATTR
 from tuner.study import Snapshot
 
 KINDS = ("a", "b", "c")
@@ -97,6 +97,31 @@ def test_a_confirmation_has_every_configuration_on_every_seed(claims: Claims) ->
     )
     full = claims.claim(ME, lambda it: it, target=6, most_failed=9, design=design)
     assert full is NoTrial.DONE
+
+
+def test_a_run_of_a_confirmation_that_failed_is_tried_once_more_on_its_seed(
+    claims: Claims,
+) -> None:
+    design = confirmation([{"kind": "c"}, {"kind": "a"}])
+
+    def ended(state: TrialState) -> tuple[int | None, int | None]:
+        taken = take(claims, 9, design)
+        claims.finish(taken, ME, state, None if state is TrialState.FAIL else [1.0], {})
+        return taken.arm, taken.block
+
+    fail, complete = TrialState.FAIL, TrialState.COMPLETE
+    assert [ended(fail), ended(fail), ended(complete)] == [(0, 0), (0, 0), (0, 1)]
+    assert [ended(fail), ended(complete), ended(complete)] == [(1, 0), (1, 0), (0, 2)]
+
+
+def test_what_a_confirmation_re_runs_never_changes(database: Database) -> None:
+    attrs = {CONFIGURATIONS_ATTR: [{"kind": "c", "x": 0.25}]}
+    for _ in range(2):
+        register(database, "again", SNAPSHOT, seed=None, search={}, attrs=attrs)
+    with pytest.raises(UsageError, match="Another command has just begun again"):
+        register(database, "again", SNAPSHOT, seed=None, search={},
+                 attrs={CONFIGURATIONS_ATTR: [{"kind": "a", "x": 0.25}]})  # fmt: skip
+    assert read_stored(database, "again").configurations == [{"kind": "c", "x": 0.25}]
 
 
 def test_a_view_of_an_arm_has_its_trials_only(database: Database, claims: Claims) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
+import pandas as pd
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -15,6 +16,7 @@ from scipy import stats
 from tests.samples import OURS, in_memory, mnist_like
 from tests.unit.test_figures_compare import confirmed
 from tuner import candidates
+from tuner.report.factors import factors_of
 from tuner.report.outcome import Outcome, as_table, outcome_of, progress_note
 from tuner.report.statistics.paired import LEVEL
 from tuner.report.statistics.power import (
@@ -23,6 +25,7 @@ from tuner.report.statistics.power import (
     measured_deviation,
     smallest_difference,
 )
+from tuner.search import SearchContext, make_sampler, values_of
 
 KIND = optuna.distributions.CategoricalDistribution(("a", "b", "c", "d"))
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,6 +69,36 @@ def test_a_level_without_a_complete_trial_has_the_one_that_came_furthest() -> No
     found = candidates.best_of_levels(TRIALS, "kind", KIND.choices, maximize=True)
     assert found[1].number == 2
     assert candidates.best_of_levels(TRIALS, "other", [1], maximize=False) == {}
+
+
+def test_levels_of_a_float_with_a_step_are_found_although_steps_are_not_exact() -> None:
+    share = optuna.distributions.FloatDistribution(0.0, 0.3, step=0.1)
+    levels = values_of(share)
+    assert levels is not None
+    assert all(share._contains(it) for it in levels)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(30):
+        study.tell(study.ask({"share": share}), 0.5)
+    found = candidates.best_of_levels(study.trials, "share", levels, maximize=False)
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_levels_of_mixed_kinds_have_their_places() -> None:
+    for choices in ([None, 1, 2.5, "s"], [True, None, 2, "s"], [True, False]):
+        kind = optuna.distributions.CategoricalDistribution(choices)
+        (factor,) = factors_of({"kind": kind})
+        for place, choice in enumerate(choices):
+            assert factor.places(pd.Series([choice])).tolist() == [place]
+
+
+def test_arms_share_the_draw_of_a_parameter_whatever_else_is_suggested() -> None:
+    def drawn(*names: str) -> float:
+        context = SearchContext(7, 3, None, paired=True)
+        trial = optuna.create_study(sampler=make_sampler("random", context)).ask()
+        return [trial.suggest_float(name, 0, 1) for name in names][-1]
+
+    assert drawn("y") == drawn("m", "y")
+    assert drawn("y") != drawn("m")
 
 
 @pytest.mark.parametrize(("seeds", "pairs"), [(5, 1), (10, 21)])
