@@ -20,7 +20,7 @@ from tuner.design import Purpose, one_more
 from tuner.errors import TooManyFailed, TunerError, UsageError
 from tuner.flags import Given
 from tuner.launch import Enrolled, bring_to_target
-from tuner.machine import AUTO
+from tuner.machine import AUTO, PRECISIONS
 from tuner.settings import RunSettings, resolve_again
 from tuner.storage import (
     Database,
@@ -54,6 +54,11 @@ class Recorded:
     def name(self) -> str:
         """For people: ``trial 5 of mnist``."""
         return f"trial {self.trial.number} of {self.study}"
+
+    @property
+    def title(self) -> str:
+        """The same at the beginning of a sentence; the study's name stays as it is written."""
+        return f"Trial {self.trial.number} of {self.study}"
 
     def model_file(self, artifacts: Path) -> Path | None:
         """Its model in an artifact store, or None."""
@@ -130,9 +135,9 @@ def run_again(
         TunerError: it failed, or the command was interrupted.
     """
     snapshot, trial = recorded.stored.snapshot, recorded.trial
-    if snapshot is None or SEED_ATTR not in trial.user_attrs:
+    if snapshot is None or not isinstance(trial.user_attrs.get(SEED_ATTR), int):
         raise UsageError(
-            f"{recorded.name.capitalize()} was not run by `tuner run`, so neither the file nor the "
+            f"{recorded.title} was not run by `tuner run`, so neither the file nor the "
             "seed that it was trained with is known."
         )
     study_file = find_again(snapshot.file)
@@ -143,8 +148,8 @@ def run_again(
             study=name,
             study_file=study_file,
             folder=Path(folder),
-            precision=str(trial.user_attrs.get("precision", AUTO)),
-            threads=trial.user_attrs.get("threads"),
+            precision=_precision_of(recorded),
+            threads=_threads_of(recorded),
         )
         try:
             bring_to_target(
@@ -156,8 +161,21 @@ def run_again(
             )
         except TooManyFailed as error:
             reason = _read(settings).trial.user_attrs.get(REASON_ATTR, "no reason is stored")
-            raise TunerError(f"{recorded.name.capitalize()} failed this time: {reason}.") from error
+            raise TunerError(f"{recorded.title} failed this time: {reason}.") from error
         yield _read(settings)
+
+
+def _precision_of(recorded: Recorded) -> str:
+    """As the trial recorded it, else as its study was run; an objective may mean another thing."""
+    said = recorded.trial.user_attrs.get("precision")
+    if said in PRECISIONS:
+        return str(said)
+    return recorded.stored.search.get("precision", AUTO)
+
+
+def _threads_of(recorded: Recorded) -> int | None:
+    said = recorded.trial.user_attrs.get("threads")
+    return said if isinstance(said, int) and said >= 1 else None
 
 
 def _enrol(

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from optuna.trial import TrialState
 from rich.console import Console
 from rich.text import Text
 
-from tuner.again import Recorded, pick, read_trials, run_again
+from tuner.again import Recorded, Rerun, pick, read_trials, run_again
 from tuner.artifacts import MODEL_FILE
 from tuner.design import Purpose
 from tuner.errors import UsageError
@@ -23,16 +24,26 @@ from tuner.flags import Given
 from tuner.look import measure
 from tuner.model_card import Card, Confirmed, write_card
 from tuner.report.cards import CannotDraw
-from tuner.report.plots.confirmed import pairs
+from tuner.report.plots.confirmed import ConfirmedRuns, pairs
+from tuner.report.plots.facts import score_label, turned
 from tuner.report.results import results_of
-from tuner.report.statistics.intervals import t_interval
+from tuner.report.statistics.intervals import Interval, t_interval
 from tuner.report.statistics.levels import CONFIDENCE
+from tuner.sameness import Sameness, compare
 from tuner.settings import RunSettings, artifacts_of, resolve_again, resolve_storage
-from tuner.storage import Database, find_confirmations, open_database, read_contents
+from tuner.storage import (
+    Database,
+    find_confirmations,
+    find_study,
+    open_database,
+    read_contents,
+    read_stored,
+)
 from tuner.study import find_again
 
 CONFIG, METRICS, CARD = "config.json", "metrics.json", "README.md"
-_MADE_BY = "tuner export"  # in config.json: this folder may be replaced
+_MADE_BY = "tuner export"  # in config.json: these files may be replaced
+_UNFINISHED = ".tmp"  # how the name ends of what is being written
 
 
 @dataclass(frozen=True)
@@ -68,7 +79,7 @@ def export_model(given: Given, console: Console) -> None:
         chosen = _choose(database, values["study"], values["trial"])
     recorded = chosen.recorded
     artifacts = artifacts_of(given)
-    with _model_of(chosen, given, console, artifacts) as model_file:
+    with _model_of(chosen, given, console, artifacts) as model:
         card = Card(
             name=chosen.search,
             recorded=recorded,
@@ -76,95 +87,144 @@ def export_model(given: Given, console: Console) -> None:
             final=values["final"],
             confirmed=chosen.confirmed,
             trials=chosen.trials,
-            validated={} if values["final"] else _validated(recorded, given, model_file),
+            validated={} if values["final"] else _validated(recorded, given, model.file),
             command=_command(recorded, final=values["final"]),
+            again=model.again,
+            sameness=model.sameness,
         )
-        _write(out, model_file, card)
+        _write(out, model.file, card)
     console.print()
     console.print(Text(f"{chosen.why}: {recorded.name}"))
     console.print(Text(card.expected(), style="bold green"))
+    if card.made():
+        console.print(Text(card.made()))
     console.print(Text(f"The model and its card are in {out}."))
 
 
 def _choose(database: Database, study: str, number: int | None) -> Chosen:
     """The trial that is asked for; else the confirmed winner's best run; else the best trial."""
     trials = read_trials(database, study)
-    ended = sum(it.trial.state in {TrialState.COMPLETE, TrialState.PRUNED} for it in trials)
+    search = read_stored(database, study).confirms or study
+    of_search = trials
+    if search != study:
+        with contextlib.suppress(UsageError):  # the search was deleted; its confirmation was not
+            of_search = read_trials(database, search)
+    ended = sum(it.trial.state in {TrialState.COMPLETE, TrialState.PRUNED} for it in of_search)
+    openings = read_stored(database, search).openings
+    confirmations = _confirmations(database, study, itself=search != study)
     if number is not None:
-        return Chosen(pick(trials, study, number), "as asked for", study, None, ended)
-    confirming = find_confirmations(database, study)
-    if confirming and (found := _winner(database, confirming[0], trials)):
-        recorded, confirmed = found
-        why = (
-            f"the winner of {confirmed.study}, its run with the best validation value (not the "
-            "best test error)"
+        recorded = pick(trials, study, number)
+        found = (
+            _confirmed(name, runs, runs.params.index(recorded.trial.params), openings)
+            for name, runs in confirmations
+            if recorded.trial.params in runs.params
         )
-        return Chosen(recorded, why, study, confirmed, ended)
-    best = _best(trials)
-    if best is None:
-        raise UsageError(f"{study} has no trial that ran to its end, so it has no model yet.")
-    return Chosen(best, "the best trial of the search, not confirmed", study, None, ended)
+        return Chosen(recorded, "as asked for", search, next(found, None), ended)
+    for name, runs in confirmations:
+        place = runs.comparison().winner if len(runs.labels) > 1 else 0
+        params = runs.params[place]
+        best = _best([it for it in read_trials(database, name) if it.trial.params == params], name)
+        why = (
+            f"the winner of {name}, its run with the best validation value (not the best test "
+            "error)"
+        )
+        return Chosen(best, why, search, _confirmed(name, runs, place, openings), ended)
+    best = _best(trials, study)
+    return Chosen(best, "the best trial of the search, not confirmed", search, None, ended)
 
 
-def _best(trials: list[Recorded]) -> Recorded | None:
-    """The complete trial with the best value; of equals the first."""
-    complete = [
-        it for it in trials if it.trial.state == TrialState.COMPLETE and it.trial.value is not None
-    ]
+def _best(trials: list[Recorded], study: str) -> Recorded:
+    """The complete trial with the best value; of equals the first.
+
+    Raises:
+        UsageError: there is none, or the study has several objectives.
+    """
+    complete = [it for it in trials if it.trial.state == TrialState.COMPLETE]
     if not complete:
-        return None
+        raise UsageError(f"{study} has no trial that ran to its end, so it has no model yet.")
+    objectives = len(complete[0].trial.values or [])
+    if objectives > 1:
+        raise UsageError(
+            f"{study} has {objectives} objectives, so no trial is the best; name one with --trial."
+        )
     snapshot = complete[0].stored.snapshot
     sign = -1 if snapshot and snapshot.direction == "maximize" else 1
     return min(complete, key=lambda it: (sign * (it.trial.value or 0.0), it.trial.number))
 
 
-def _winner(
-    database: Database, study_id: int, search: list[Recorded]
-) -> tuple[Recorded, Confirmed] | None:
-    """The best run of the configuration with the lowest mean, and what was found of that."""
-    results = results_of(read_contents(database, study_id))
-    try:
-        runs = pairs(results)
-    except CannotDraw:
-        return None
-    place = runs.comparison().winner if len(runs.labels) > 1 else 0
+def _confirmations(
+    database: Database, study: str, *, itself: bool
+) -> Iterator[tuple[str, ConfirmedRuns]]:
+    """The names and runs of what confirms a study, the latest first; one without runs says nothing.
+
+    Args:
+        database: where.
+        study: its name.
+        itself: it is a confirmation.
+    """
+    ids = [find_study(database, study)] if itself else find_confirmations(database, study)
+    for study_id in ids:
+        results = results_of(read_contents(database, study_id))
+        with contextlib.suppress(CannotDraw):
+            yield results.study, pairs(results)
+
+
+def _confirmed(
+    study: str, runs: ConfirmedRuns, place: int, openings: list[dict[str, Any]]
+) -> Confirmed:
+    """What the runs say of one of their configurations."""
     errors = runs.errors[:, place]
     errors = errors[np.isfinite(errors)]
-    params = runs.params[place]
-    ours = [it for it in read_trials(database, results.study) if it.trial.params == params]
-    best = _best(ours)
-    if best is None:
-        return None
-    openings = search[0].stored.openings if search else []
-    mean = t_interval(errors, CONFIDENCE)
-    return best, Confirmed(results.study, runs.scale.label, mean, len(errors), openings)
+    mean, scale = t_interval(errors, CONFIDENCE), runs.scale
+    if turned(scale):  # a score that is maximised, as people speak of it
+        mean = Interval(-mean.estimate, -mean.high, -mean.low)
+    return Confirmed(study, score_label(scale), scale.share, mean, len(errors), openings)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's file, and the run that made it.
+
+    Attributes:
+        again: that run, where it is not the recorded one.
+        sameness: of the two, where the file is to be the recorded one's.
+    """
+
+    file: Path
+    again: Rerun | None = None
+    sameness: Sameness | None = None
 
 
 @contextlib.contextmanager
-def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -> Iterator[Path]:
-    """The model's file: as the trial left it, or of its trial run again."""
+def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -> Iterator[Model]:
+    """The model: as the trial left it, or of its trial run again."""
     recorded, final = chosen.recorded, given.values["final"]
     kept = None if final else recorded.model_file(artifacts)
     if kept is not None:
         with tempfile.TemporaryDirectory(prefix="tuner-export-") as folder:
             named = Path(folder) / MODEL_FILE  # Keras goes by a file's name
             shutil.copyfile(kept, named)
-            yield named
+            yield Model(named)
         return
     if not final:
+        if recorded.trial.state == TrialState.PRUNED:
+            raise UsageError(
+                f"{recorded.title} was pruned, so it has no model; choose one that is COMPLETE, "
+                "or train its configuration to the end with --final."
+            )
         console.print(f"{recorded.name} has no {MODEL_FILE} in {artifacts}: it is run again")
     purpose = Purpose.FINAL if final else Purpose.SEARCH
     with run_again(recorded, given, console, purpose) as again:
         if again.model_file is None:
+            snapshot = recorded.stored.snapshot
             raise UsageError(
-                f"{recorded.name.capitalize()} left no model: {recorded.stored.snapshot.file} "
-                f"does not save one as {MODEL_FILE} in trial.outputs, or the trial was pruned."
-                if recorded.stored.snapshot
-                else f"{recorded.name.capitalize()} left no model."
+                f"{recorded.title} left no model: {snapshot.file if snapshot else 'its study'} "
+                f"does not save one as {MODEL_FILE} in trial.outputs."
             )
         named = again.model_file.with_name(MODEL_FILE)
         shutil.copyfile(again.model_file, named)
-        yield named
+        sameness = None if final else compare(recorded.trial, again.trial).sameness
+        yield Model(named, again, sameness)
 
 
 def _validated(recorded: Recorded, given: Given, model_file: Path) -> dict[str, float]:
@@ -198,7 +258,7 @@ def _check_folder(out: Path) -> None:
     """
     if out.is_file():
         raise UsageError(f"--out {out} is a file; name a folder, or one to be made.")
-    if not out.is_dir() or not any(out.iterdir()):
+    if not out.is_dir() or all(it.name.endswith(_UNFINISHED) for it in out.iterdir()):
         return
     try:
         ours = json.loads((out / CONFIG).read_text()).get("made_by") == _MADE_BY
@@ -211,8 +271,9 @@ def _check_folder(out: Path) -> None:
 
 
 def _write(out: Path, model_file: Path, card: Card) -> None:
-    """Write the folder beside its place, and put it there whole."""
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    """Write all files under temporary names, then put them in place; others there are left."""
+    there = out.is_dir()
+    fresh = (out if there else out.parent) / f".{out.name}.{os.getpid()}{_UNFINISHED}"
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         fresh.mkdir(parents=True)
@@ -223,8 +284,11 @@ def _write(out: Path, model_file: Path, card: Card) -> None:
         ):
             (fresh / name).write_text(json.dumps(content, indent=2) + "\n")
         (fresh / CARD).write_text(write_card(card, fresh / MODEL_FILE))
-        shutil.rmtree(out, ignore_errors=True)
-        fresh.replace(out)
+        if there:
+            for name in (CONFIG, MODEL_FILE, METRICS, CARD):  # the mark that they are ours first
+                (fresh / name).replace(out / name)
+        else:
+            fresh.replace(out)
     except OSError as error:
         raise UsageError(
             f"--out {out} cannot be written ({error.strerror}); name another folder."

@@ -92,8 +92,9 @@ def _ask(study_file: Path, more: list[str], variables: Mapping[str, str]) -> dic
     if answer is None:
         code = process.returncode
         end = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        when = f"in {more[0]}()" if more else "while it was loaded"
         raise UsageError(
-            f"The study file {study_file} ended its process while it was loaded ({end}); it "
+            f"The study file {study_file} ended its process {when} ({end}); it "
             f"wrote: {last_words(output)}. Mend it and run again."
         )
     if "error" in answer:

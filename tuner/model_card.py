@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from tuner import wording
-from tuner.again import Recorded
+from tuner.again import Recorded, Rerun
+from tuner.errors import UsageError
 from tuner.report.statistics.intervals import Interval
-from tuner.study import TEST_PREFIX
+from tuner.sameness import Sameness
+from tuner.study import TEST_PREFIX, find_again
 
 _VERSIONS = ("tuner", "keras", "tensorflow", "optuna", "numpy", "python")
 _FINAL = (
@@ -30,6 +32,7 @@ class Confirmed:
     Attributes:
         study: the confirmation's name.
         label: what the mean is of: "test error".
+        share: it is a share of wrong answers, shown in per cent.
         mean: over its runs, with the 95 % interval.
         runs: how many.
         openings: when the test set was opened for the search.
@@ -37,6 +40,7 @@ class Confirmed:
 
     study: str
     label: str
+    share: bool
     mean: Interval
     runs: int
     openings: list[dict[str, Any]]
@@ -55,6 +59,8 @@ class Card:
         trials: how many the search has.
         validated: what the study's validate() says of exactly this file.
         command: that gives the model again.
+        again: the run that made the file, where it is not the recorded one.
+        sameness: of that run and the recorded one, where the file is to be that one's.
     """
 
     name: str
@@ -65,6 +71,29 @@ class Card:
     trials: int
     validated: Mapping[str, float]
     command: str
+    again: Rerun | None = None
+    sameness: Sameness | None = None
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """User attributes of the run that made the file."""
+        return (self.again or self.recorded).trial.user_attrs
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Where that run was."""
+        return (self.again or self.recorded).environment
+
+    def made(self) -> str:
+        """How the file was made, if not by the recorded trial: a sentence, or ""."""
+        if self.final:
+            return _FINAL
+        if self.sameness is None:
+            return ""
+        return (
+            f"The file of {self.recorded.name} was no longer kept, so it was trained again: this "
+            f"run is {self.sameness}."
+        )
 
     def expected(self) -> str:
         """What error to expect of such a model, in one sentence."""
@@ -76,11 +105,13 @@ class Card:
             )
         found = self.confirmed
         mean, low, high = (
-            _percent(it) for it in (found.mean.estimate, found.mean.low, found.mean.high)
+            _as_read(it, share=found.share)
+            for it in (found.mean.estimate, found.mean.low, found.mean.high)
         )
+        article = "an" if found.label[0].lower() in "aeiou" else "a"
         return (
-            f"Expect a {found.label} of {mean} (95 % interval of the mean {low} to {high}, over "
-            f"{wording.count(found.runs, 'run')} with seeds of their own)."
+            f"Expect {article} {found.label} of {mean} (95 % interval of the mean {low} to {high}, "
+            f"over {wording.count(found.runs, 'run')} with seeds of their own)."
         )
 
     def config(self) -> dict[str, Any]:
@@ -96,8 +127,9 @@ class Card:
             "seed": trial.user_attrs.get("seed"),
             "study_file": None if snapshot is None else snapshot.file,
             "study_file_sha256": None if snapshot is None else snapshot.file_hash,
-            **{name: trial.user_attrs.get(name) for name in _OF_TRIAL},
-            "environment": self.recorded.environment,
+            "trained_again": None if self.sameness is None else str(self.sameness),
+            **{name: self.attrs.get(name) for name in _OF_TRIAL},
+            "environment": dict(self.environment),
             "command": self.command,
         }
 
@@ -105,11 +137,12 @@ class Card:
         """What is known of its errors, as JSON takes it; never measured on the test set for it."""
         trial, snapshot = self.recorded.trial, self.recorded.stored.snapshot
         metric = "value" if snapshot is None else snapshot.metric
+        value = _finite(trial.values[0]) if trial.values else None
         tests = {} if self.final else _tests(trial.user_attrs)
         found = self.confirmed
         return {
             "of_this_file": dict(self.validated),
-            "of_its_run": {} if self.final else {metric: trial.value, **tests},
+            "of_its_run": {} if self.final else {metric: value, **tests},
             "of_its_configuration": None
             if found is None
             else {
@@ -135,8 +168,8 @@ def write_card(card: Card, model_file: Path) -> str:
     trial, snapshot = card.recorded.trial, card.recorded.stored.snapshot
     parts = [f"# {card.name}: a Keras model", "", _about(snapshot.file if snapshot else ""), ""]
     parts += ["## What to expect", "", card.expected(), ""]
-    if card.final:
-        parts += [_FINAL, ""]
+    if card.made():
+        parts += [card.made(), ""]
     parts += _errors(card)
     parts += ["## Use", "", *_use(model_file), ""]
     parts += ["## Configuration", "", "| parameter | value |", "|---|---|"]
@@ -147,8 +180,8 @@ def write_card(card: Card, model_file: Path) -> str:
     parts += [data or "The study file does not say what data it was trained on.", ""]
     parts += ["## Again", "", f"    {card.command}", ""]
     parts += ["| | |", "|---|---|"]
-    facts = {name: card.recorded.environment.get(name) for name in (*_VERSIONS, "commit", "cpu")}
-    facts |= {name: trial.user_attrs.get(name) for name in _OF_TRIAL}
+    facts = {name: card.environment.get(name) for name in (*_VERSIONS, "commit", "cpu")}
+    facts |= {name: card.attrs.get(name) for name in _OF_TRIAL}
     parts += [f"| {name} | {_cell(value)} |" for name, value in facts.items() if value is not None]
     return "\n".join(parts) + "\n"
 
@@ -171,8 +204,8 @@ def _errors(card: Card) -> list[str]:
 
 def _about(file: str) -> str:
     """What the study file says of itself: its docstring, read without running it."""
-    with contextlib.suppress(OSError, SyntaxError, ValueError):
-        text = ast.get_docstring(ast.parse(Path(file).read_text()))
+    with contextlib.suppress(OSError, SyntaxError, ValueError, UsageError):
+        text = ast.get_docstring(ast.parse(find_again(file).read_text()))
         if text:
             return text
     return "A model that was found by a hyperparameter search."
@@ -205,7 +238,7 @@ def _tests(attrs: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: value
         for name, value in attrs.items()
-        if name.startswith(TEST_PREFIX) and isinstance(value, int | float)
+        if name.startswith(TEST_PREFIX) and isinstance(value, int | float) and math.isfinite(value)
     }
 
 
@@ -213,11 +246,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _percent(value: float) -> str:
-    """An error as people read it."""
+def _as_read(value: float, *, share: bool) -> str:
+    """A value as people read it."""
     if not math.isfinite(value):
         return "–"
-    return f"{value:.2%}".replace("%", " %") if 0 <= value <= 1 else f"{value:.4g}"
+    return f"{value:.2%}".replace("%", " %") if share else f"{value:.4g}"
 
 
 def _cell(value: object) -> str:

@@ -10,10 +10,13 @@ from tuner import wording
 from tuner.again import Recorded, Rerun, pick, read_trials, run_again
 from tuner.errors import Different
 from tuner.flags import Given
-from tuner.sameness import Compared, Sameness, compare, reasons
+from tuner.sameness import Compared, Sameness, compare, excerpt, reasons
 from tuner.settings import resolve_storage
 from tuner.storage import open_database
 from tuner.study import Snapshot
+
+# Rows of the table, the final value's among them: more are not read.
+MOST_ROWS = 8
 
 
 def replay_trial(given: Given, console: Console) -> None:
@@ -31,7 +34,7 @@ def replay_trial(given: Given, console: Console) -> None:
         compared = compare(recorded.trial, again.trial)
         _tell(recorded, again, compared, console)
     if compared.sameness is Sameness.DIFFERENT:
-        raise Different(f"{recorded.name.capitalize()} does not give the same again.")
+        raise Different(f"{recorded.title} does not give the same again.")
 
 
 def _tell(recorded: Recorded, again: Rerun, compared: Compared, console: Console) -> None:
@@ -40,9 +43,8 @@ def _tell(recorded: Recorded, again: Rerun, compared: Compared, console: Console
     console.print()
     count = wording.count(len(compared.pairs) - 1, "reported value")
     color = "bold green" if compared.sameness is not Sameness.DIFFERENT else "bold red"
-    sentence = f"{recorded.name.capitalize()} is {compared.sameness} ({count}, the final one"
-    weights = recorded.trial.user_attrs.get("weights_hash")
-    sentence += f", weights {str(weights)[:12]})." if weights else ")."
+    sentence = f"{recorded.title} is {compared.sameness} ({count}, the final one"
+    sentence += f"{_weights(recorded, again)})."
     console.print(Text(sentence, style=color))
     if compared.sameness in {Sameness.BIT_FOR_BIT, Sameness.VALUES}:
         return
@@ -59,11 +61,21 @@ def _tell(recorded: Recorded, again: Rerun, compared: Compared, console: Console
         )
 
 
+def _weights(recorded: Recorded, again: Rerun) -> str:
+    """The weights that both ended with, or the two that differ; "" where a run does not say."""
+    then, now = (
+        str(it.trial.user_attrs.get("weights_hash") or "")[:12] for it in (recorded, again)
+    )
+    if not then or not now:
+        return ""
+    return f", weights {then}" if then == now else f", weights {then} then and {now} now"
+
+
 def _table(compared: Compared, snapshot: Snapshot | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in ("at", "recorded", "now", "difference"):
         table.add_column(head, justify="left" if head == "at" else "right", no_wrap=True)
-    for pair in compared.pairs:
+    for pair in excerpt(compared.pairs, MOST_ROWS):
         at = "the end"
         if pair.step is not None:
             limits = (snapshot.max_step, snapshot.steps_per_epoch) if snapshot else (None, None)

@@ -86,6 +86,20 @@ def _judge(pairs: list[Pair], hash_before: object, hash_now: object) -> Sameness
     return Sameness.BIT_FOR_BIT if hash_before == hash_now else Sameness.ROUNDING
 
 
+def excerpt(pairs: list[Pair], most: int) -> list[Pair]:
+    """Pairs for a table that can be read: spread evenly, with the first that differs and the last.
+
+    Args:
+        pairs: of `Compared`.
+        most: that many at most, from 3.
+    """
+    if len(pairs) <= most:
+        return pairs
+    differs = next((place for place, it in enumerate(pairs) if it.gap > 0), 0)
+    spread = {round(it * (len(pairs) - 1) / (most - 2)) for it in range(most - 1)}
+    return [pairs[place] for place in sorted({differs, *spread})]
+
+
 # What decides a trial's bits, besides its parameters and its seed: in an environment, and in a
 # trial's user attributes.
 _IN_ENVIRONMENT = {

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
@@ -83,6 +84,19 @@ def test_what_cannot_be_run_again_is_refused(folder: Path) -> None:
         assert words in done.stderr
 
 
+def test_of_several_objectives_no_trial_is_the_best(tmp_path: Path) -> None:
+    study = optuna.create_study(
+        storage=f"sqlite:///{tmp_path}/tuner.db", study_name="Two", directions=["minimize"] * 2
+    )
+    study.optimize(lambda trial: (trial.suggest_float("x", 0, 1), 1.0), n_trials=1)
+    done = confirm(tmp_path, "--study", "Two", "--out", "model", command="export")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Two has 2 objectives")
+    done = confirm(tmp_path, "--study", "Two", "--trial", "0", command="replay")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Trial 0 of Two was not run by `tuner run`")
+
+
 def exported(folder: Path, *flags: str, out: str = "model") -> tuple[dict, dict, str, str]:  # type: ignore[type-arg]
     done = confirm(folder, "--study", "arms", "--out", out, *flags, command="export")
     assert done.returncode == 0, done.stderr
@@ -112,17 +126,33 @@ def test_the_winner_of_the_confirmation_is_exported(folder: Path) -> None:
     assert "Three kinds of bowls." in card
     assert "Expect a test error of" in " ".join(said.split())
     # Neither the database nor the test set was touched.
+    # A run of the confirmation, named by its number as the card's command does, is confirmed, too.
+    run = ("--study", "arms-confirm", "--trial", str(chosen.number), "--out", "run")
+    done = confirm(folder, *run, command="export")
+    assert done.returncode == 0, done.stderr
+    again = json.loads((folder / "run" / "metrics.json").read_text())
+    assert again == metrics
     assert content(folder) == before
     assert (folder / "opened.txt").read_text() == opened
 
 
 def test_a_trial_as_asked_for_and_the_final_model(folder: Path) -> None:
-    complete, pruned = (numbers(folder, it)[-1] for it in (TrialState.COMPLETE, TrialState.PRUNED))
+    pruned = numbers(folder, TrialState.PRUNED)[-1]
+    re_run = [it.params for it in trials_of(folder, "arms-confirm")]
+    there = [it for it in trials_of(folder, "arms") if it.state == TrialState.COMPLETE]
+    known = next(it.number for it in there if it.params in re_run)
+    complete = next(it.number for it in there if it.params not in re_run)
+    _, metrics, card, _ = exported(folder, "--trial", str(known), out="one")
+    assert metrics["of_its_configuration"]["confirmation"] == "arms-confirm"
+    assert "Expect a test error of" in card
     config, metrics, card, _ = exported(folder, "--trial", str(complete), out="one")
     assert (config["study"], config["trial"]) == ("arms", complete)
     assert metrics["of_its_configuration"] is None
     assert "Not confirmed" in card
+    (folder / "one" / "notes.md").write_text("mine")
     config, metrics, card, _ = exported(folder, "--trial", str(complete), "--final", out="one")
+    found = sorted(it.name for it in (folder / "one").iterdir())
+    assert found == ["README.md", "config.json", "metrics.json", "model.keras", "notes.md"]
     kind = trials_of(folder, "arms")[complete].params["kind"]
     assert (folder / "one" / "model.keras").read_text() == f"final {kind}"
     assert metrics == {"of_this_file": {}, "of_its_run": {}, "of_its_configuration": None}
@@ -130,7 +160,8 @@ def test_a_trial_as_asked_for_and_the_final_model(folder: Path) -> None:
     done = confirm(folder, "--study", "arms", "--trial", str(pruned), "--out", "p",
                    command="export")  # fmt: skip
     assert done.returncode == 2
-    assert "or the trial was pruned" in done.stderr
+    assert "was pruned, so it has no model" in done.stderr
+    assert not done.stdout  # told at once, not after it was run again
     done = confirm(folder, "--study", "arms", "--out", "studies", command="export")
     assert done.returncode == 2
     assert "no export of this program" in done.stderr
@@ -151,7 +182,8 @@ def test_what_was_removed_is_trained_again(folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "are freed." in done.stdout
     assert len(list((folder / "tuner-artifacts" / "files").iterdir())) == 9  # the confirmation's
-    *_, said = exported(folder, "--trial", str(best.number), out="again")
+    config, *_, said = exported(folder, "--trial", str(best.number), out="again")
+    assert config["trained_again"].startswith("the same in every value")
     assert "it is run again" in said
     assert (folder / "again" / "model.keras").read_text() == str(best.value)
     assert stored_of(folder, "arms").openings

@@ -11,10 +11,10 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.samples import SNAPSHOT
-from tuner.again import Recorded
+from tuner.again import Recorded, Rerun, _precision_of, _threads_of
 from tuner.model_card import Card, Confirmed, write_card
 from tuner.report.statistics.intervals import Interval
-from tuner.sameness import ROUNDING, Sameness, compare, reasons
+from tuner.sameness import ROUNDING, Sameness, compare, excerpt, reasons
 from tuner.storage import StoredAttributes
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -62,6 +62,18 @@ def test_values_that_are_no_numbers_and_final_values() -> None:
     assert compare(trial(CURVE, 0.0), trial(CURVE, 1e-9)).sameness is Sameness.DIFFERENT
 
 
+def test_a_table_of_many_values_has_the_ends_and_the_first_that_differs() -> None:
+    curve = {step: 1 / step for step in range(1, 101)}
+    pairs = compare(trial(curve), trial({**curve, 38: 0.5})).pairs
+    found = excerpt(pairs, 8)
+    assert len(found) == 8
+    assert (found[0], found[-1]) == (pairs[0], pairs[-1])
+    assert pairs[37] in found
+    assert found == sorted(found, key=pairs.index)
+    assert excerpt(pairs[:8], 8) == pairs[:8]
+    assert len(excerpt(compare(trial(curve), trial(curve)).pairs, 8)) == 7
+
+
 def test_why_it_may_be_different() -> None:
     before = ({"threads": 1, "base_hash": "a" * 64, "seed": 1}, {"keras": "3.14", "host": "a"})
     now = ({"threads": 2, "base_hash": "b" * 64, "seed": 1}, {"keras": "3.15", "host": "b"})
@@ -72,6 +84,23 @@ def test_why_it_may_be_different() -> None:
     ]
     assert reasons(before, before) == []
     assert reasons(({}, {}), now) == []  # what was not recorded is not said to differ
+
+
+@pytest.mark.parametrize(
+    ("attrs", "threads", "precision"),
+    [
+        ({"threads": 2, "precision": "bfloat16"}, 2, "bfloat16"),
+        ({"threads": "auto", "precision": "high"}, None, "float32"),  # the objective's own words
+        ({}, None, "float32"),
+    ],
+)
+def test_what_a_trial_is_run_again_with(
+    attrs: dict[str, Any], threads: int | None, precision: str
+) -> None:
+    stored = StoredAttributes(search={"precision": "float32"})
+    recorded = Recorded("MNIST", "", stored, trial(CURVE, **attrs), {})
+    assert (_threads_of(recorded), _precision_of(recorded)) == (threads, precision)
+    assert recorded.title == "Trial 3 of MNIST"
 
 
 def card(**changes: Any) -> Card:
@@ -99,13 +128,28 @@ def test_a_card_says_what_was_measured_and_no_more(tmp_path: Path) -> None:
     assert "| x\\|y | 0.25 |" in text  # a name cannot break the table
     assert "python -m tuner.replay --study mnist --trial 3" in text
 
-    found = Confirmed("mnist-confirm", "test error", Interval(0.0062, 0.006, 0.0064), 10, [{}, {}])
+    mean = Interval(0.0062, 0.006, 0.0064)
+    found = Confirmed("mnist-confirm", "test error", True, mean, 10, [{}, {}])
     text = write_card(card(confirmed=found), path)
     assert "Expect a test error of 0.62 % (95 % interval of the mean 0.60 % to 0.64 %" in text
     assert "the test set was opened twice" in text
     assert card(confirmed=found).metrics()["of_its_configuration"]["runs"] == 10
+    loss = Confirmed("c", "angle", False, Interval(0.38, 0.37, 0.39), 3, [])
+    assert "Expect an angle of 0.38 (95 % interval of the mean 0.37 to 0.39" in (
+        card(confirmed=loss).expected()  # what is no share is not shown in per cent
+    )
 
-    final = card(final=True, validated={})
+    now = Rerun(trial(CURVE, 0.0063, weights_hash="new", test_error=0.5), {"keras": "3.16"}, path)
+    again = card(again=now, sameness=Sameness.ROUNDING)
+    text = write_card(again, path)
+    assert "was trained again: this run is the same within rounding." in text
+    assert "| weights_hash | new |" in text  # of the file, not of the recorded run
+    assert "| keras | 3.16 |" in text
+    assert again.config()["environment"] == {"keras": "3.16"}
+    assert again.metrics()["of_its_run"]["test_error"] == 0.0061
+
+    final = card(final=True, validated={}, again=now)
+    assert final.config()["weights_hash"] == "new"
     text = write_card(final, path)
     assert "nothing was measured of this very model" in text
     # The errors of the run that it was made from are not its own.
@@ -118,5 +162,7 @@ def test_a_card_of_a_file_that_is_no_model(tmp_path: Path) -> None:
     path.write_text("no zip")
     assert "of the shape" not in write_card(card(), path)
     json.dumps(card().config(), allow_nan=False)
-    one = Confirmed("c", "test error", Interval(0.1, math.nan, math.nan), 1, [])
+    one = Confirmed("c", "test error", True, Interval(0.1, math.nan, math.nan), 1, [])
     json.dumps(card(confirmed=one).metrics(), allow_nan=False)
+    infinite = Recorded("c", "", StoredAttributes(), trial({}, math.inf, test_x=math.inf), {})
+    json.dumps(card(recorded=infinite).metrics(), allow_nan=False)
