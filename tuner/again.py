@@ -186,12 +186,7 @@ def _enrol(
     purpose: Purpose,
 ) -> Enrolled:
     then, now = then_and_now
-    difference = now.difference(then)
-    if difference:
-        raise UsageError(
-            f"{now.file} is no longer the file of {recorded.study}: {difference}; bring back the "
-            "version that it was run with."
-        )
+    now.require_same(then, recorded.study)
     if purpose is Purpose.FINAL and "final" not in now.offers:
         raise UsageError(
             f"{now.file} has no function final(trial), which trains on training and validation "
@@ -202,11 +197,7 @@ def _enrol(
         settings.study,
         now,
         seed=settings.seed,
-        search={
-            "sampler": settings.sampler,
-            "pruner": settings.pruner,
-            "precision": settings.precision,
-        },
+        search=settings.search,
     )
     trial = recorded.trial
     pruned = trial.state == TrialState.PRUNED

@@ -90,18 +90,13 @@ def _enrol(
 ) -> Enrolled:
     """Register the confirmation, and note in the search that its test set is opened."""
     search = plan.search
-    difference = snapshot.difference(search.snapshot)
-    if difference:
-        raise UsageError(
-            f"{snapshot.file} is no longer the file of {search.name}: {difference}; bring back the "
-            "version that the search was run with."
-        )
+    snapshot.require_same(search.snapshot, search.name)
     record = register(
         database,
         plan.name,
         snapshot,
         seed=settings.seed,
-        search={"sampler": "random", "pruner": "none", "precision": settings.precision},
+        search=settings.search,
         attrs={
             CONFIRMS_ATTR: search.name,
             CONFIGURATIONS_ATTR: plan.configurations,
@@ -113,8 +108,7 @@ def _enrol(
             f"{snapshot.file} changed since {search.name} was run; check that it still trains the "
             "same way."
         )
-    has_test = "test" in snapshot.offers
-    if has_test:
+    if "test" in snapshot.offers:
         opening = {
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "commit": environment.describe()["commit"],

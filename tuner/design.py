@@ -3,13 +3,13 @@
 An arm fixes some parameters: a level of one (``run --compare``), or a whole configuration
 (``confirm``). A claim takes the arm with the fewest trials that are not FAIL, the first of equals.
 An arm's n-th trial, failed ones counted, is in block n; a confirmation tries a run that failed once
-more in its own block. The trials of a block have the same seed,
-so they train in the same order of images and, where the sampler looks at no results, with the same
-draws of all that is not fixed: what differs between them is the arm.
+more in its own block. The trials of a block have the same seed, so they train in the same order of
+images and, where the sampler looks at no results, with the same draws of all that is not fixed:
+what differs between them is the arm.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -48,13 +48,9 @@ class Design:
         """
         return min(range(len(self.arms)), key=lambda arm: alive.get(arm, 0))
 
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON takes it, for messages between processes."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(stored: dict[str, Any]) -> "Design":
-        """The inverse of `as_dict`."""
+        """The inverse of `dataclasses.asdict`."""
         return Design(**{**stored, "purpose": Purpose(stored["purpose"])})
 
 

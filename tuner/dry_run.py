@@ -252,7 +252,7 @@ def _draw(
         SearchContext(
             plan.seed,
             number,
-            plan.snapshot.distributions(),
+            space,
             paired=design is not None and design.paired,
         ),
     )

@@ -159,11 +159,7 @@ def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enr
         settings.study,
         snapshot,
         seed=settings.seed,
-        search={
-            "sampler": settings.sampler,
-            "pruner": settings.pruner,
-            "precision": settings.precision,
-        },
+        search=settings.search,
         compare=compare,
     )
     arms = f"comparing {len(design.arms)} levels of {compare}, " if design else ""

@@ -76,6 +76,11 @@ class RunSettings:
     detach: bool = False
     threads: int | None = None
 
+    @property
+    def search(self) -> dict[str, str]:
+        """What the study keeps of it."""
+        return {"sampler": self.sampler, "pruner": self.pruner, "precision": self.precision}
+
     def variables(self) -> dict[str, str]:
         """Environment variables for `tuner.finetune`, in workers or in this process."""
         return _variables(self.precision, self.cache_dir, self.cache_gb)

@@ -118,6 +118,18 @@ class Snapshot:
                 return f"{name} is {now} and was {was}"
         return ""
 
+    def require_same(self, then: "Snapshot", study: str) -> None:
+        """Refuse a study file that is not the one of a study any more.
+
+        Raises:
+            UsageError: the fingerprint is another one.
+        """
+        if difference := self.difference(then):
+            raise UsageError(
+                f"{self.file} is no longer the file of {study}: {difference}; bring back the "
+                "version that it was run with."
+            )
+
     def distributions(self) -> dict[str, BaseDistribution] | None:
         """The space as Optuna's distributions, or None for a define-by-run study."""
         if self.space is None:

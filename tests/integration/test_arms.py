@@ -1,5 +1,6 @@
 """Arms on real databases: equal shares, blocks that share draws, views of one arm, openings."""
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
@@ -170,6 +171,6 @@ def test_an_opening_is_noted_once_a_confirmation(database: Database, claims: Cla
 
 def test_one_more_run_of_a_trial_ends_where_it_was_pruned(claims: Claims) -> None:
     design = one_more({"kind": "b", "x": 0.1}, 123, pruned_at=4)
-    assert Design.from_dict(design.as_dict()) == design
+    assert Design.from_dict(dataclasses.asdict(design)) == design
     taken = take(claims, 1, design)
     assert (taken.arm, taken.block) == (0, 0)
