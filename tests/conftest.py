@@ -6,7 +6,9 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
@@ -21,6 +23,8 @@ SERVERS = {
 }
 # Commands run as on a user's machine: without what other tests set for this process.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("TUNER_")}
+# Each run would take 2 s longer; tests of what it publishes turn this off.
+ENVIRONMENT["TUNER_NO_PUBLISH"] = "yes"
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 
 
@@ -60,6 +64,76 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         force = " WITH (FORCE)" if request.param == "postgresql" else ""
         with admin(request.param).connect() as connection:
             connection.execute(sqlalchemy.text(f"DROP DATABASE {name}{force}"))
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """An empty bucket on a server that speaks S3: moto's.
+
+    Attributes:
+        address: of the store, with a prefix.
+        env: how boto3 finds the server.
+        client: boto3's.
+    """
+
+    address: str
+    env: dict[str, str]
+    client: Any
+
+    @property
+    def keys(self) -> list[str]:
+        """What it holds."""
+        name = self.address.split("/")[2]
+        found = self.client.list_objects_v2(Bucket=name).get("Contents", [])
+        return [it["Key"] for it in found]
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of a server in this process, for as long as the tests run."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_client(s3_endpoint: str) -> Any:
+    """A client of that server."""
+    import boto3
+
+    session = boto3.session.Session("me", "s3cr3t", region_name="us-east-1")
+    return session.client("s3", endpoint_url=s3_endpoint)
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, s3_client: Any, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A bucket of its own, which this process finds by its variables, as a command does."""
+    env = {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "me",
+        "AWS_SECRET_ACCESS_KEY": "s3cr3t",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    s3_client.create_bucket(Bucket=name)
+    return Bucket(f"s3://{name}/a/prefix", env, s3_client)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an artifact store with nothing in it, of each kind in turn."""
+    if request.param == "folder":
+        return str(tmp_path / "store")
+    found: Bucket = request.getfixturevalue("bucket")
+    return found.address
 
 
 @pytest.fixture

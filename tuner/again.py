@@ -60,10 +60,18 @@ class Recorded:
         """The same at the beginning of a sentence; the study's name stays as it is written."""
         return f"Trial {self.trial.number} of {self.study}"
 
-    def model_file(self, artifacts: Path) -> Path | None:
-        """Its model in an artifact store, or None."""
+    def fetch_model(self, artifacts: str, to: Path) -> bool:
+        """Copy its model to a path; False if it is not in this artifact store.
+
+        Args:
+            artifacts: the store's address.
+            to: the path.
+
+        Raises:
+            OSError: the store cannot be read, or the path not be written.
+        """
         store = Artifacts(artifacts, self.study, self.uid)
-        return store.find(self.trial.system_attrs, MODEL_FILE)
+        return store.fetch(self.trial.system_attrs, MODEL_FILE, to)
 
 
 @dataclass(frozen=True)
@@ -160,9 +168,9 @@ def run_again(
                 ),
             )
         except TooManyFailed as error:
-            reason = _read(settings).trial.user_attrs.get(REASON_ATTR, "no reason is stored")
+            reason = _last(settings).trial.user_attrs.get(REASON_ATTR, "no reason is stored")
             raise TunerError(f"{recorded.title} failed this time: {reason}.") from error
-        yield _read(settings)
+        yield _read(settings, Path(folder) / MODEL_FILE)
 
 
 def _precision_of(recorded: Recorded) -> str:
@@ -213,7 +221,13 @@ def _enrol(
     return Enrolled(record, design, how, "models" if purpose is Purpose.FINAL else "")
 
 
-def _read(settings: RunSettings) -> Rerun:
+def _last(settings: RunSettings) -> Recorded:
     with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
-        last = read_trials(database, settings.study)[-1]
-    return Rerun(last.trial, last.environment, last.model_file(settings.artifacts))
+        return read_trials(database, settings.study)[-1]
+
+
+def _read(settings: RunSettings, model_file: Path) -> Rerun:
+    """What came out, with its model, if there is one, under that name."""
+    last = _last(settings)
+    left = last.fetch_model(settings.artifacts, model_file)
+    return Rerun(last.trial, last.environment, model_file if left else None)

@@ -1,79 +1,112 @@
-"""The artifact store: a folder for what is too large for the database.
+"""The artifact store: a folder or a bucket for what is too large for the database.
 
 ::
 
-    ROOT/checkpoints/STUDY-ID/NUMBER.npz      the state of a trial that is not finished
-                              NUMBER.*.tmp    one that is being written, or was when it was killed
-    ROOT/files/ID-UUID                        what a completed trial left: an Optuna artifact
+    checkpoints/STUDY-ID/NUMBER.npz      the state of a trial that is not finished
+                         NUMBER.*.tmp    one that is being written to a folder, or was when killed
+    files/ID-UUID                        what a completed trial left: an Optuna artifact
+    id                                   tells this store from another
 
-A folder that all hosts share lets a trial go on anywhere; without one it starts over on a host that
-does not have its checkpoint. ``ROOT/files`` is an Optuna artifact store of files, which
-``optuna-dashboard --artifact-dir`` shows; the ID at the beginning of a name is the study's own, so
-that several databases can share the folder.
+A store that all hosts share lets a trial go on anywhere; without one it starts over on a host that
+does not have its checkpoint. ``files`` is an Optuna artifact store, which ``tuner dashboard``
+shows; the ID at the beginning of a name is the study's own, so that several databases can share the
+store.
 """
 
-import contextlib
 import json
 import re
+import shutil
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, BinaryIO
 
-from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts._protocol import ArtifactStore
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, DEFAULT_MIME_TYPE, ArtifactMeta
+from optuna.artifacts.exceptions import ArtifactNotFound
+
+from tuner.stores import CHECKPOINTS, FILES, Checkpoint, FolderStore, Forgiving, Store, Stored
 
 # The trained model among the files that a trial leaves.
 MODEL_FILE = "model.keras"
+# What it gets wrong on the validation images, see `tuner.report.mistakes`.
+MISTAKES_FILE = "mistakes.json"
 
-FILES, CHECKPOINTS = "files", "checkpoints"  # folders of the store
+BUCKET_SCHEME = "s3://"  # how the address of a bucket begins; any other is a folder
 
 # Longer names of studies are cut: a file system takes 255 bytes.
 LONGEST_NAME = 80
+
+
+def open_store(address: str) -> Store:
+    """The store at an address; nothing is made or reached yet.
+
+    Args:
+        address: an absolute folder, or ``s3://BUCKET`` or ``s3://BUCKET/PREFIX``.
+
+    Raises:
+        StorageError: boto3 cannot be used as its variables say.
+    """
+    if not address.startswith(BUCKET_SCHEME):
+        return FolderStore(Path(address))
+    # Imported here: boto3 is only there where somebody wants a bucket.
+    from tuner.s3 import S3Store  # noqa: PLC0415
+
+    return S3Store(address)
+
+
+def store_of(address: str) -> ArtifactStore:
+    """The Optuna artifact store of the files, by the ids that trials' attributes hold.
+
+    Args:
+        address: see `open_store`.
+    """
+    return open_store(address).files
 
 
 class Artifacts:
     """The artifacts of one study.
 
     Args:
-        root: the folder; it is made when something is stored.
+        where: the store, or its address, see `open_store`.
         study: the study's name, for people.
         uid: the study's own mark: another study of the same name has another one.
     """
 
-    def __init__(self, root: Path, study: str, uid: str) -> None:
+    def __init__(self, where: str | Store, study: str, uid: str) -> None:
+        self._store = open_store(where) if isinstance(where, str) else where
         name = re.sub(r"[^\w.-]+", "_", study)[:LONGEST_NAME]
-        self._checkpoints = root / CHECKPOINTS / f"{name}-{uid}"
-        self._files = root / FILES
-        self._store = FileSystemArtifactStore(self._files)
+        self._checkpoints = f"{CHECKPOINTS}/{name}-{uid}"
         self._uid = uid
 
-    def checkpoint(self, number: int) -> Path:
-        """The file of a trial's checkpoint."""
-        return self._checkpoints / f"{number}.npz"
+    def checkpoint(self, number: int, scratch: Path) -> Checkpoint:
+        """A trial's checkpoint; what its store cannot do is a warning.
 
-    def discard_checkpoint(self, number: int) -> None:
-        """Remove the checkpoint of a trial that has ended, if there is one and it can be."""
-        with contextlib.suppress(OSError):  # the next sweep tries again, and says so
-            for path in self._checkpoints.glob(f"{number}.*"):
-                path.unlink(missing_ok=True)
+        Args:
+            number: the trial's.
+            scratch: a folder for local files that goes with the trial.
+        """
+        return Forgiving(self._store.checkpoint(f"{self._checkpoints}/{number}.npz", scratch))
 
     def sweep_checkpoints(self, unfinished: Callable[[], set[int]]) -> None:
         """Remove checkpoints of trials that have ended: a killed worker leaves them.
 
         Args:
-            unfinished: the numbers of the trials that have not, asked after the folder was read, so
+            unfinished: the numbers of the trials that have not, asked after the store was read, so
                 that no trial begins and stores its checkpoint in between.
+
+        Raises:
+            OSError: one cannot be removed, or the store not be read.
         """
-        there = list(self._checkpoints.glob("*"))
+        there = self.checkpoints()
         if there:
-            living = unfinished()
-            for path in there:
-                number = path.name.partition(".")[0]
-                if not (number.isdigit() and int(number) in living):
-                    path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # it is not there, or not empty
-            self._checkpoints.rmdir()
+            living = {str(number) for number in unfinished()}
+            ended = [it.name for it in there if it.last.partition(".")[0] not in living]
+            if failed := self._store.remove(ended):
+                raise OSError(next(iter(failed.values())))
+        self._store.tidy(self._checkpoints)
 
     def upload(self, folder: Path) -> dict[str, str]:
         """Store every file of a folder.
@@ -94,57 +127,69 @@ class Artifacts:
                     f"{self._uid}-{uuid.uuid4()}", path.name, DEFAULT_MIME_TYPE, None
                 )
                 attrs[ARTIFACTS_ATTR_PREFIX + meta.artifact_id] = json.dumps(asdict(meta))
-                self._files.mkdir(parents=True, exist_ok=True)
                 with path.open("rb") as content:
-                    self._store.write(meta.artifact_id, content)
+                    self._store.files.write(meta.artifact_id, content)
         except OSError:
             self.discard(attrs)
             raise
         return attrs
 
     def discard(self, attrs: dict[str, str]) -> None:
-        """Remove files that `upload` has just stored, as far as they are there."""
-        for name in attrs:
-            with contextlib.suppress(OSError):
-                self.path_of(name.removeprefix(ARTIFACTS_ATTR_PREFIX)).unlink()
+        """Remove files that `upload` has just stored, as far as that can be done now."""
+        self._store.remove(f"{FILES}/{name.removeprefix(ARTIFACTS_ATTR_PREFIX)}" for name in attrs)
 
-    def files(self) -> list[Path]:
+    def files(self) -> list[Stored]:
         """What trials of the study have left here, named by a trial or not."""
-        return sorted(self._files.glob(f"{self._uid}-*"))
+        return self._store.find(f"{FILES}/{self._uid}-*")
 
-    def checkpoints(self) -> list[Path]:
+    def checkpoints(self) -> list[Stored]:
         """The checkpoints that are here, and what was left of them."""
-        return sorted(self._checkpoints.glob("*"))
+        return self._store.find(f"{self._checkpoints}/*")
 
-    @staticmethod
-    def all_files(root: Path) -> list[Path]:
-        """What trials of any study have left in a store."""
-        return sorted((root / FILES).glob("*"))
+    def identity(self) -> str | None:
+        """What tells the store from another one, made if it has nothing yet, or None."""
+        return self._store.identity()
 
-    @staticmethod
-    def all_checkpoints(root: Path) -> list[Path]:
-        """The checkpoints of all studies in a store."""
-        return sorted((root / CHECKPOINTS).glob("*/*"))
-
-    def path_of(self, artifact_id: str) -> Path:
-        """Where an artifact is, which another host may hold or `tuner gc` have removed."""
-        return self._files / artifact_id
-
-    def find(self, system_attrs: dict[str, str], name: str) -> Path | None:
-        """A file of a trial by its name, or None if it is not in this store.
+    def read(self, system_attrs: dict[str, Any], name: str) -> bytes | None:
+        """The content of a trial's file by its name, or None if it is not in this store.
 
         Args:
             system_attrs: the trial's.
             name: such as `MODEL_FILE`.
+
+        Raises:
+            OSError: the store cannot be read.
         """
+        reader = self._open(system_attrs, name)
+        if reader is None:
+            return None
+        with closing(reader):
+            return reader.read()
+
+    def fetch(self, system_attrs: dict[str, Any], name: str, to: Path) -> bool:
+        """Copy a trial's file by its name to a path; False if it is not in this store.
+
+        Raises:
+            OSError: the store cannot be read, or the path not be written.
+        """
+        reader = self._open(system_attrs, name)
+        if reader is None:
+            return False
+        with closing(reader), to.open("wb") as file:
+            shutil.copyfileobj(reader, file)
+        return True
+
+    def _open(self, system_attrs: dict[str, Any], name: str) -> BinaryIO | None:
         for artifact_id, stored_name in named(system_attrs):
-            path = self.path_of(artifact_id)
-            if stored_name == name and path.is_file():
-                return path
+            if stored_name == name:
+                try:
+                    return self._store.files.open_reader(artifact_id)
+                except ArtifactNotFound:  # another host holds it, or `tuner gc` has removed it
+                    continue
         return None
 
 
-def named(system_attrs: dict[str, str]) -> list[tuple[str, str]]:
+def named(system_attrs: dict[str, Any]) -> list[tuple[str, str]]:
     """The id and the name of each artifact that a trial's system attributes tell of."""
     found = []
     for key, text in system_attrs.items():

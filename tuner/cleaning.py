@@ -2,7 +2,7 @@
 
 It is safe while workers work:
 
-- The database is read as it is at one moment, and the folder after it. Only a trial that was
+- The database is read as it is at one moment, and the store after it. Only a trial that was
   COMPLETE at that moment loses its files, and an ended trial never runs again.
 - What no trial named at that moment may belong to a trial that began or ended since: it goes only
   when it is old.
@@ -12,19 +12,16 @@ It is safe while workers work:
 """
 
 import contextlib
-import os
 import re
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
-from tuner.artifacts import CHECKPOINTS, FILES, Artifacts
+from tuner.artifacts import Artifacts, open_store
 from tuner.errors import StudyGone, TunerError, UsageError
 from tuner.flags import Given
 from tuner.settings import artifacts_of, resolve_storage
@@ -37,6 +34,7 @@ from tuner.storage import (
     open_database,
     read_kept,
 )
+from tuner.stores import CHECKPOINTS, FILES, Store, Stored
 
 # The best trials of a study whose files are kept: to look at, to export, to choose among.
 DEFAULT_KEEP = 5
@@ -52,10 +50,10 @@ _SHOWN_UIDS = 3
 
 @dataclass(frozen=True)
 class Sorted:
-    """Paths that stay and paths that go, with their sizes in bytes."""
+    """What stays in the store and what goes."""
 
-    staying: dict[Path, int]
-    going: dict[Path, int]
+    staying: list[Stored]
+    going: list[Stored]
 
 
 @dataclass(frozen=True)
@@ -78,29 +76,41 @@ def clean(given: Given, console: Console) -> None:
     Raises:
         UsageError: there is no such study, or it is another program's.
         StorageError: the database cannot be used.
-        TunerError: the folder cannot be read, or a file not be removed.
+        TunerError: the store cannot be read, or a file not be removed.
     """
     keep, dry = given.values["keep"], given.values["dry_run"]
     keep = DEFAULT_KEEP if keep is None else keep
-    root, address = artifacts_of(given), resolve_storage(given.values["storage"])
-    failed: dict[Path, str] = {}
+    store, address = open_store(artifacts_of(given)), resolve_storage(given.values["storage"])
+    failed: dict[str, str] = {}
     with contextlib.closing(open_database(address, create=False, read_only=dry)) as database:
         studies = read_kept(database)
         wanted = _named(database, studies, given.values["study"])
-        if not _is_readable(root):
-            _say(console, f"Nothing to remove: there is no folder {root}.")
+        if not store.is_there():
+            _say(console, f"Nothing to remove: there is no folder {store.address}.")
             return
-        sweeps = sweep(studies, wanted, root, keep)
+        with _reading(store):
+            sweeps = sweep(studies, wanted, store, keep)
         if not dry:
-            failed = _carry_out(database, sweeps)
+            failed = _carry_out(database, store, sweeps)
     _show(sweeps, console, dry=dry)
-    _tell_of_strangers(root, {it.uid for it in studies}, console)
+    with _reading(store):
+        _tell_of_strangers(store, {it.uid for it in studies}, console)
     if failed:
-        path, reason = next(iter(failed.items()))
+        name, reason = next(iter(failed.items()))
         raise TunerError(
-            f"{wording.count(len(failed), 'file')} cannot be removed, the first one is {path} "
-            f"({reason}); check its permissions and run again."
+            f"{wording.count(len(failed), 'file')} cannot be removed, the first one is "
+            f"{store.address}/{name} ({reason}); check its permissions and run again."
         )
+
+
+@contextlib.contextmanager
+def _reading(store: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TunerError(
+            f"{store.address} cannot be read ({error.strerror or error}); run again when it can be."
+        ) from error
 
 
 def _named(database: Database, ours: list[KeptStudy], names: tuple[str, ...]) -> list[KeptStudy]:
@@ -115,45 +125,33 @@ def _named(database: Database, ours: list[KeptStudy], names: tuple[str, ...]) ->
     return [it for it in ours if not names or it.name in names]
 
 
-def _is_readable(root: Path) -> bool:
-    """Whether the store is there: a folder that cannot be read must not look like an empty one."""
-    for folder in (root, root / FILES, root / CHECKPOINTS):
-        try:
-            with os.scandir(folder):
-                pass
-        except FileNotFoundError:
-            if folder == root:
-                return False
-        except OSError as error:
-            raise TunerError(
-                f"{folder} cannot be read ({error.strerror}), so nothing was removed; check its "
-                "permissions and run again."
-            ) from error
-    return True
-
-
-def sweep(studies: list[KeptStudy], wanted: list[KeptStudy], root: Path, keep: int) -> list[Sweep]:
+def sweep(
+    studies: list[KeptStudy], wanted: list[KeptStudy], store: Store, keep: int
+) -> list[Sweep]:
     """Choose what stays of each study.
 
     Args:
         studies: all of ours that the database has: a copy of a study names the same files.
         wanted: those to be cleaned.
-        root: the artifact store's folder.
+        store: the artifact store.
         keep: how many of a study's best trials keep their files.
+
+    Raises:
+        OSError: the store cannot be read.
     """
     stays = _stays(studies, {it.study_id for it in wanted}, keep)
     sweeps: list[Sweep] = []
     counted: set[str] = set()
     for study in wanted:
-        store = Artifacts(root, study.name, study.uid)
-        files = _sort(store.files(), lambda path: stays.get(path.name, _is_young(path)))
-        gone = {path.name for path in files.going}
+        artifacts = Artifacts(store, study.name, study.uid)
+        files = _sort(artifacts.files(), lambda it: stays.get(it.last, _is_young(it)))
+        gone = {it.last for it in files.going}
         losing = {it.trial_id: [name for name in it.files if name in gone] for it in study.trials}
         forgotten = {trial_id: names for trial_id, names in losing.items() if names}
         if study.uid in counted:
-            files = Sorted({}, {})
+            files = Sorted([], [])
         counted.add(study.uid)
-        checkpoints = _sort(store.checkpoints(), _needed(study))
+        checkpoints = _sort(artifacts.checkpoints(), _needed(study))
         sweeps.append(Sweep(study, forgotten, files, checkpoints))
     return sweeps
 
@@ -188,50 +186,38 @@ def _best(study: KeptStudy, complete: list[KeptTrial], keep: int) -> set[int]:
     return best
 
 
-def _needed(study: KeptStudy) -> Callable[[Path], bool]:
+def _needed(study: KeptStudy) -> Callable[[Stored], bool]:
     """Whether a checkpoint is: by a trial that has not ended, or one that began since we looked."""
     ended = {str(it.number): it.state.is_finished() for it in study.trials}
 
-    def is_needed(path: Path) -> bool:
-        number = path.name.partition(".")[0]
-        return not ended[number] if number in ended else _is_young(path)
+    def is_needed(checkpoint: Stored) -> bool:
+        number = checkpoint.last.partition(".")[0]
+        return not ended[number] if number in ended else _is_young(checkpoint)
 
     return is_needed
 
 
-def _sort(paths: Iterable[Path], stays: Callable[[Path], bool]) -> Sorted:
-    both = Sorted({}, {})
-    for path in paths:
-        (both.staying if stays(path) else both.going)[path] = _size(path)
+def _sort(found: Iterable[Stored], stays: Callable[[Stored], bool]) -> Sorted:
+    both = Sorted([], [])
+    for it in found:
+        (both.staying if stays(it) else both.going).append(it)
     return both
 
 
-def _is_young(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime < YOUNG_SECONDS
-    except OSError:  # it has just gone, or is none of our business
-        return True
+def _is_young(file: Stored) -> bool:
+    return file.age < YOUNG_SECONDS
 
 
-def _size(path: Path) -> int:
-    with contextlib.suppress(OSError):
-        return path.stat().st_size
-    return 0
-
-
-def _carry_out(database: Database, sweeps: list[Sweep]) -> dict[Path, str]:
-    """Forget and remove; returns what could not be removed, and why."""
+def _carry_out(database: Database, store: Store, sweeps: list[Sweep]) -> dict[str, str]:
+    """Forget and remove; returns the names of what could not be removed, and why."""
     for one in sweeps:
         with contextlib.suppress(StudyGone):  # then nobody names its files
             forget_files(database, one.study.study_id, one.forgotten)
-    failed: dict[Path, str] = {}
-    for part in (part for one in sweeps for part in (one.files, one.checkpoints)):
-        for path in list(part.going):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                failed[path] = error.strerror or str(error)
-                part.staying[path] = part.going.pop(path)
+    parts = [part for one in sweeps for part in (one.files, one.checkpoints)]
+    failed = store.remove([it.name for part in parts for it in part.going])
+    for part in parts:
+        part.staying.extend(it for it in part.going if it.name in failed)
+        part.going[:] = [it for it in part.going if it.name not in failed]
     return failed
 
 
@@ -247,7 +233,7 @@ def _show(sweeps: list[Sweep], console: Console, *, dry: bool) -> None:
         if any(parts):
             table.add_row(Text(it.study.name), *(_said(part) for part in parts))
         for part in (it.files.going, it.checkpoints.going):
-            removed, freed = removed + len(part), freed + sum(part.values())
+            removed, freed = removed + len(part), freed + _sum(part)
     if table.rows:
         console.print(table)
     if not removed:
@@ -259,31 +245,35 @@ def _show(sweeps: list[Sweep], console: Console, *, dry: bool) -> None:
     _say(console, words)
 
 
-def _said(part: Mapping[Path, int]) -> str:
-    return f"{len(part):,} ({wording.size(sum(part.values()))})" if part else "none"
+def _sum(part: list[Stored]) -> int:
+    return sum(it.size for it in part)
 
 
-def _tell_of_strangers(root: Path, uids: set[str], console: Console) -> None:
+def _said(part: list[Stored]) -> str:
+    return f"{len(part):,} ({wording.size(_sum(part))})" if part else "none"
+
+
+def _tell_of_strangers(store: Store, uids: set[str], console: Console) -> None:
     """Say what is here of studies that this database does not have: it is not ours to remove."""
 
-    def paths() -> Iterator[tuple[str, Path]]:
-        for path in Artifacts.all_files(root):
-            yield path.name.partition("-")[0], path
-        for path in Artifacts.all_checkpoints(root):
-            yield path.parent.name.rpartition("-")[2], path
+    def by_uid() -> Iterator[tuple[str, Stored]]:
+        for it in store.find(f"{FILES}/*"):
+            yield it.last.partition("-")[0], it
+        for it in store.find(f"{CHECKPOINTS}/*/*"):
+            yield it.name.rpartition("/")[0].rpartition("-")[2], it
 
     sizes: dict[str, list[int]] = {}
-    for uid, path in paths():
+    for uid, it in by_uid():
         if _UID.fullmatch(uid) and uid not in uids:
-            sizes.setdefault(uid, []).append(_size(path))
+            sizes.setdefault(uid, []).append(it.size)
     if sizes:
         every = [it for some in sizes.values() for it in some]
         more = f" or {len(sizes) - _SHOWN_UIDS:,} more" if len(sizes) > _SHOWN_UIDS else ""
         _say(
             console,
             f"Left alone: {wording.count(len(every), 'file')} ({wording.size(sum(every))}) of "
-            f"deleted studies, or of another database that shares {root}. If no other one does, "
-            f"remove by hand what has in its name {', '.join([*sizes][:_SHOWN_UIDS])}{more}.",
+            f"deleted studies, or of another database that shares {store.address}. If no other one "
+            f"does, remove by hand what has in its name {', '.join([*sizes][:_SHOWN_UIDS])}{more}.",
         )
 
 

@@ -11,6 +11,8 @@ from tuner.command import execute
 COMMANDS = {
     "run": "Search for the best configuration of a study.",
     "worker": "Help with the studies that runs on any host have asked for.",
+    "dashboard": "Show the studies of a database in the browser.",
+    "init": "Make the tables of a database, once it is there.",
     "status": "Show the studies of a database, and who works on them.",
     "control": "Pause, resume or stop a study.",
     "confirm": "Re-run the best configurations on fresh seeds, and compare them.",

@@ -55,6 +55,7 @@ from tuner.values import text, whole
 @setting("cache-dir")
 @setting("cache-gb")
 @setting("quiet")
+@setting("no-publish")
 @click.option("-v", "--verbose", is_flag=True, help="Show the workers' output and debug log, too.")
 def confirm(**_flags: Any) -> None:
     """Re-run the best configurations of a search on fresh seeds, and say which is better.

@@ -25,6 +25,7 @@ from tuner.report.outcome import SEEDS_FOR_SPREAD, as_table, outcome_of, progres
 from tuner.report.results import Results, results_of
 from tuner.report.scale import scale_of
 from tuner.report.statistics.power import binomial_deviation, smallest_difference
+from tuner.report.upkeep import keep_up
 from tuner.scoreboard import Scoreboard
 from tuner.settings import RunSettings, resolve_confirm, resolve_storage
 from tuner.storage import (
@@ -50,6 +51,7 @@ def confirm_study(given: Given, console: Console) -> None:
     with contextlib.closing(open_database(address, read_only=True)) as database:
         search = read_search(database, values["study"])
         plan = plan_of(database, search, given, console)
+    settings = None
     if plan.missing:
         settings = resolve_confirm(
             given,
@@ -79,6 +81,8 @@ def confirm_study(given: Given, console: Console) -> None:
         out = ["--out", f"{search.name}-model"] if command == "export" else []
         words = ["python", "-m", f"tuner.{command}", "--study", search.name, *out, *place]
         console.print(Text(shlex.join(words), style="bold"), soft_wrap=True)
+    if settings is not None and source is not None and not settings.no_publish:
+        keep_up(search.name, address, settings.artifacts, console)
 
 
 def _results(database: Database, name: str) -> Results:

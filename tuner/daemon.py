@@ -11,7 +11,7 @@ import optuna
 from rich.console import Console
 
 from tuner import interrupt, wording
-from tuner.artifacts import Artifacts
+from tuner.artifacts import Artifacts, open_store
 from tuner.display import PlainDisplay
 from tuner.engines.local import LocalEngine
 from tuner.errors import (
@@ -57,13 +57,15 @@ def serve(settings: DaemonSettings, console: Console) -> None:
     """Help with open requests until a signal comes.
 
     Raises:
-        TunerError: the database cannot be used, and waiting does not mend that.
+        TunerError: the database cannot be used, and waiting does not mend that; or the artifact
+            store cannot be used.
     """
     optuna.logging.set_verbosity(
         optuna.logging.INFO if settings.verbose else optuna.logging.WARNING
     )
     if settings.verbose:
         logging.getLogger("tuner").setLevel(logging.DEBUG)
+    open_store(settings.artifacts).check()
     with Signals(inline=False) as signals, PlainDisplay(console) as display:
         while not signals.received:
             try:
@@ -196,7 +198,7 @@ class _Daemon:
                 target=request.target,
                 seed=wanted.seed,
                 uid=wanted.uid,
-                artifacts=str(self.settings.artifacts),
+                artifacts=self.settings.artifacts,
                 sampler=search["sampler"],
                 pruner=search["pruner"],
                 most_failed=request.most_failed,

@@ -13,12 +13,7 @@ from statistics import fmean
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
@@ -26,11 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
+from tuner.artifacts import BUCKET_SCHEME, open_store
 from tuner.cache import Kept
 from tuner.design import Design
 from tuner.errors import NoDatabase
 from tuner.flags import SETTINGS, Source
-from tuner.levels import check_compare, design_of
+from tuner.levels import check_compare, design_of, in_words
 from tuner.look import Look, look
 from tuner.search import (
     PRUNING_IN_WORDS,
@@ -129,6 +125,7 @@ def dry_run(settings: RunSettings, console: Console) -> None:
 
 
 def _plan(settings: RunSettings, console: Console) -> _Plan:
+    open_store(settings.artifacts).check()
     with console.status(Text(f"loading {settings.study_file} ...")):
         seen = look(settings.study_file, settings.worker_variables())
     check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
@@ -168,6 +165,7 @@ def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
         "compare": (plan.stored.compare if plan.stored else settings.compare) or "nothing",
         "detach": "yes" if settings.detach else "no",
         "quiet": "yes" if settings.quiet else "no",
+        "no_publish": "yes" if settings.no_publish else "no",
     }
     names = ["study", "study_name", "trials", *(name.replace("-", "_") for name in SETTINGS)]
     for name in [*names, "compare", "detach"]:
@@ -191,21 +189,7 @@ def _space(snapshot: Snapshot) -> Iterator[Sequence[str]]:
     if space is None:
         yield ("known after the first trial: the file declares none, and its objective suggests",)
     for name, distribution in (space or {}).items():
-        yield name, _in_words(distribution)
-
-
-def _in_words(distribution: BaseDistribution) -> str:
-    if isinstance(distribution, CategoricalDistribution):
-        return ", ".join(map(str, distribution.choices))
-    if isinstance(distribution, FloatDistribution | IntDistribution):
-        scale = ", log" if distribution.log else ""
-        plain = distribution.step is None or (
-            isinstance(distribution, IntDistribution) and distribution.step == 1
-        )
-        step = "" if plain else f", in steps of {distribution.step:g}"
-        kind = "whole, " if isinstance(distribution, IntDistribution) else ""
-        return f"{kind}{distribution.low:g} to {distribution.high:g}{scale}{step}"
-    return str(distribution)
+        yield name, in_words(distribution)
 
 
 def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
@@ -338,7 +322,10 @@ def _disk(plan: _Plan) -> Iterator[Sequence[str]]:
         yield from _kept(kept, settings)
     if not plan.look.footprint:
         yield "study file", "does not say what it keeps", ""
-    for what, place in (("cache", settings.cache_dir), ("artifacts", settings.artifacts)):
+    places = {"cache": settings.cache_dir}
+    if not settings.artifacts.startswith(BUCKET_SCHEME):
+        places["artifacts"] = Path(settings.artifacts)
+    for what, place in places.items():
         yield f"free, {what}", wording.size(shutil.disk_usage(_existing(place)).free), str(place)
 
 

@@ -6,7 +6,7 @@
     ├── Stopped           1    somebody else paused, stopped or closed the study
     ├── Different         1    a trial that was run again did not give the same
     ├── UsageError        2    a flag, a name or a study file is wrong
-    ├── StorageError      3    the database cannot be reached, read or written
+    ├── StorageError      3    the database, or a bucket of artifacts, cannot be used
     │   ├── NoDatabase    3    there is nothing yet at the place that was named
     │   └── StudyGone     3    the study was deleted while it was being worked on
     ├── TooManyFailures   4    workers died at their start again and again
@@ -32,7 +32,7 @@ class UsageError(TunerError):
 
 
 class StorageError(TunerError):
-    """The database cannot be reached, is not ours, or refuses to be written."""
+    """The database cannot be reached, is not ours, or refuses to be written; or a bucket does."""
 
     exit_code = 3
 

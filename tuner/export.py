@@ -38,7 +38,7 @@ from tuner.values import text, whole
     help="Train its configuration once more, on training and validation data.",
 )
 @setting("storage")
-@setting("artifacts", help="Folder with what completed trials left.")
+@setting("artifacts", help="Folder, or s3://BUCKET/PREFIX, with what trials left.")
 @setting("cache-dir")
 @setting("cache-gb")
 @setting("quiet")

@@ -19,7 +19,7 @@ from rich.text import Text
 from tuner.again import Recorded, Rerun, pick, read_trials, run_again
 from tuner.artifacts import MODEL_FILE
 from tuner.design import Purpose
-from tuner.errors import UsageError
+from tuner.errors import StorageError, UsageError
 from tuner.flags import Given
 from tuner.look import measure
 from tuner.model_card import Card, Confirmed, write_card
@@ -78,8 +78,7 @@ def export_model(given: Given, console: Console) -> None:
     with contextlib.closing(open_database(address, read_only=True)) as database:
         chosen = _choose(database, values["study"], values["trial"])
     recorded = chosen.recorded
-    artifacts = artifacts_of(given)
-    with _model_of(chosen, given, console, artifacts) as model:
+    with _model_of(chosen, given, console) as model:
         card = Card(
             name=chosen.search,
             recorded=recorded,
@@ -196,17 +195,16 @@ class Model:
 
 
 @contextlib.contextmanager
-def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -> Iterator[Model]:
+def _model_of(chosen: Chosen, given: Given, console: Console) -> Iterator[Model]:
     """The model: as the trial left it, or of its trial run again."""
     recorded, final = chosen.recorded, given.values["final"]
-    kept = None if final else recorded.model_file(artifacts)
-    if kept is not None:
+    if not final:
+        artifacts = artifacts_of(given)
         with tempfile.TemporaryDirectory(prefix="tuner-export-") as folder:
             named = Path(folder) / MODEL_FILE  # Keras goes by a file's name
-            shutil.copyfile(kept, named)
-            yield Model(named)
-        return
-    if not final:
+            if _is_kept(recorded, artifacts, named):
+                yield Model(named)
+                return
         if recorded.trial.state == TrialState.PRUNED:
             raise UsageError(
                 f"{recorded.title} was pruned, so it has no model; choose one that is COMPLETE, "
@@ -221,10 +219,23 @@ def _model_of(chosen: Chosen, given: Given, console: Console, artifacts: Path) -
                 f"{recorded.title} left no model: {snapshot.file if snapshot else 'its study'} "
                 f"does not save one as {MODEL_FILE} in trial.outputs."
             )
-        named = again.model_file.with_name(MODEL_FILE)
-        shutil.copyfile(again.model_file, named)
         sameness = None if final else compare(recorded.trial, again.trial).sameness
-        yield Model(named, again, sameness)
+        yield Model(again.model_file, again, sameness)
+
+
+def _is_kept(recorded: Recorded, artifacts: str, to: Path) -> bool:
+    """Copy the model that the trial left, if it is kept.
+
+    Raises:
+        StorageError: the artifact store cannot be read.
+    """
+    try:
+        return recorded.fetch_model(artifacts, to)
+    except OSError as error:
+        raise StorageError(
+            f"The model of {recorded.name} in {artifacts} cannot be read "
+            f"({error.strerror or error}); run again when it can be."
+        ) from error
 
 
 def _validated(recorded: Recorded, given: Given, model_file: Path) -> dict[str, float]:

@@ -138,9 +138,9 @@ SETTINGS: Mapping[str, Setting] = {
         Setting(
             "artifacts",
             text,
-            "DIR",
-            "Folder for checkpoints of unfinished trials; one that all hosts share lets any of "
-            "them go on.",
+            "DIR|URL",
+            "Folder, or s3://BUCKET/PREFIX, for checkpoints of unfinished trials and for what "
+            "completed ones leave; one that all hosts share lets any of them go on.",
             "tuner-artifacts",
         ),
         Setting(
@@ -159,6 +159,13 @@ SETTINGS: Mapping[str, Setting] = {
         ),
         Setting("quiet", switch, None, "One plain line a trial, also on a terminal."),
         Setting(
+            "no-publish",
+            switch,
+            None,
+            "Leave the study's page in optuna-dashboard as it is; it is brought up to date at the "
+            "end otherwise.",
+        ),
+        Setting(
             "format",
             one_of(*FORMATS),
             "NAME",
@@ -172,8 +179,16 @@ SETTINGS: Mapping[str, Setting] = {
 # click's name of a setting -> its own.
 _KEYS = {name.replace("-", "_"): name for name in SETTINGS}
 
-# Variables of ours that are no setting of a command: for workers, and for tests.
-_OTHER_VARIABLES = (THREADS_VARIABLE, "TUNER_TEST_POSTGRESQL", "TUNER_TEST_MYSQL")
+PASSWORD_FILE_VARIABLE = "TUNER_STORAGE_PASSWORD_FILE"  # noqa: S105 - a variable's name
+"""Names a file with the password for a storage URL that has a user and none of its own."""
+
+# Variables of ours that are no setting of a command: for workers, for containers, and for tests.
+_OTHER_VARIABLES = (
+    THREADS_VARIABLE,
+    PASSWORD_FILE_VARIABLE,
+    "TUNER_TEST_POSTGRESQL",
+    "TUNER_TEST_MYSQL",
+)
 
 
 def setting(

@@ -27,13 +27,13 @@ from tuner.values import text, whole
 )
 @click.option("--dry-run", is_flag=True, help="Say what would go; remove nothing.")
 @setting("storage")
-@setting("artifacts", help="Folder with what completed trials left, and with checkpoints.")
+@setting("artifacts", help="Folder, or s3://BUCKET/PREFIX, with what trials left.")
 def gc(**_flags: Any) -> None:
     """Remove the files of all but the best trials of each study.
 
     A confirmation also keeps the best run of each configuration. What unfinished trials need to go
     on is kept, and so are files of studies that this database does not have: another one may share
-    the folder. It can be run while workers work.
+    the place. It can be run while workers work.
     """
     # Imported here, so that --help does not wait for Optuna.
     from rich.console import Console  # noqa: PLC0415

@@ -15,7 +15,7 @@ import optuna
 from rich.console import Console
 
 from tuner import interrupt, wording
-from tuner.artifacts import Artifacts
+from tuner.artifacts import Artifacts, open_store
 from tuner.design import Design
 from tuner.display import Display, LiveDisplay, PlainDisplay
 from tuner.errors import (
@@ -87,7 +87,7 @@ Enrol = Callable[[Database, Snapshot], Enrolled]
 """Puts a study into the database, once a worker has said what its file declares."""
 
 
-def run_study(settings: RunSettings, console: Console) -> None:
+def run_study(settings: RunSettings, console: Console) -> Reached:
     """Bring a study to its target, and print what came out.
 
     Raises:
@@ -100,6 +100,7 @@ def run_study(settings: RunSettings, console: Console) -> None:
     else:
         seconds = time.monotonic() - started
         summarise(console, reached.board, settings, reached.shown_url, seconds)
+    return reached
 
 
 def bring_to_target(
@@ -125,6 +126,7 @@ def bring_to_target(
     address = address_of(settings.storage)  # the study's code may change the directory
     with contextlib.suppress(NoDatabase):  # one that cannot be used is told before all else
         open_database(address, create=False).close()
+    open_store(settings.artifacts).check()
     interrupt.clear()
     with (
         Signals(inline=settings.workers == 0) as signals,
@@ -228,7 +230,7 @@ class _Launch:
                 target=settings.trials,
                 seed=record.seed,
                 uid=record.uid,
-                artifacts=str(settings.artifacts),
+                artifacts=settings.artifacts,
                 sampler=settings.sampler,
                 pruner=settings.pruner,
                 most_failed=limits.most_failed,

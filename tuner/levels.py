@@ -1,6 +1,13 @@
-"""The levels of a parameter that ``run --compare`` gives equal shares of the budget."""
+"""Parameters: what each is searched among, in words, and the levels that ``--compare`` deals to."""
 
 from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from tuner.design import Design, confirmation
 from tuner.errors import UsageError
@@ -9,6 +16,21 @@ from tuner.study import Snapshot
 
 # With more, each would get a few trials.
 MOST_LEVELS = 50
+
+
+def in_words(distribution: BaseDistribution) -> str:
+    """What a parameter is searched among: ``0.0001 to 1, log``."""
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(map(str, distribution.choices))
+    if isinstance(distribution, FloatDistribution | IntDistribution):
+        scale = ", log" if distribution.log else ""
+        plain = distribution.step is None or (
+            isinstance(distribution, IntDistribution) and distribution.step == 1
+        )
+        step = "" if plain else f", in steps of {distribution.step:g}"
+        kind = "whole, " if isinstance(distribution, IntDistribution) else ""
+        return f"{kind}{distribution.low:g} to {distribution.high:g}{scale}{step}"
+    return str(distribution)
 
 
 def comparison(factor: str, sampler: str, snapshot: Snapshot) -> Design:

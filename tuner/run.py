@@ -64,14 +64,15 @@ from tuner.values import text, whole
     help="Show the settings, the space, sample configurations and the cost; touch nothing.",
 )
 @setting("quiet")
+@setting("no-publish")
 @click.option("-v", "--verbose", is_flag=True, help="Show the workers' output and debug log, too.")
 def run(**_flags: Any) -> None:
     """Search for the best configuration of a study, with parallel workers on one database.
 
     The same command goes on where an earlier one stopped, however it stopped. What is between
-    --workers and --cache-gb, and --quiet, can also be set by an environment variable (TUNER_WORKERS
-    for --workers; OPTUNA_STORAGE for --storage) or by a line in tuner.toml (workers = 2). A flag
-    comes first, then the variable, then the file.
+    --workers and --cache-gb, --quiet and --no-publish can also be set by an environment variable
+    (TUNER_WORKERS for --workers; OPTUNA_STORAGE for --storage) or by a line in tuner.toml (workers
+    = 2). A flag comes first, then the variable, then the file.
     """
     # Imported here, so that --help does not wait for Optuna.
     from rich.console import Console  # noqa: PLC0415
@@ -86,8 +87,14 @@ def run(**_flags: Any) -> None:
         dry_run(settings, Console())
     else:
         from tuner.launch import run_study  # noqa: PLC0415
+        from tuner.report.upkeep import keep_up  # noqa: PLC0415
+        from tuner.storage import address_of  # noqa: PLC0415
 
-        run_study(settings, Console())
+        console = Console()
+        address = address_of(settings.storage)  # the study's code may change the directory
+        reached = run_study(settings, console)
+        if reached.board.ended_here and not (settings.detach or settings.no_publish):
+            keep_up(settings.study, address, settings.artifacts, console)
 
 
 def main() -> None:

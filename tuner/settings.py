@@ -3,13 +3,16 @@
 Where a value comes from (flag, environment, ``tuner.toml``, default) is decided in `tuner.flags`.
 """
 
+import importlib.util
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tuner import cache
+from tuner.artifacts import BUCKET_SCHEME, open_store
 from tuner.errors import UsageError
 from tuner.flags import Given
 from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers, thread_variables
@@ -20,11 +23,17 @@ from tuner.wording import closest, cut, redact_value
 DEFAULT_STORAGE = "sqlite:///tuner.db"
 DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
 
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080  # of the dashboard: this machine alone
+
 # Failures allowed before a command gives up: this many, or this share of the target if more.
 LEAST_FAILURES = 5
 FAILURE_SHARE = 0.1
 
 LONGEST_STUDY_NAME = 512  # characters, of Optuna's column
+
+# A key takes 1,024 bytes, and what we put behind the prefix takes less than 200.
+_BUCKET = re.compile(rf"{BUCKET_SCHEME}[\w.-]{{3,255}}(?:/(?:[\w.=-]+/)*[\w.=-]*)?", re.ASCII)
+_LONGEST_BUCKET = 800
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,14 @@ class RunSettings:
         workers: processes; 0 runs the trials in the command's own process.
         seed: the study's seed, or None to keep the stored one or draw one.
         precision: one of `tuner.machine.PRECISIONS`, for the workers.
-        artifacts: the artifact store's folder, absolute.
+        artifacts: the artifact store's address: an absolute folder, or ``s3://BUCKET/PREFIX``.
         cache_dir: the folder of what is computed once a machine, absolute.
         cache_gb: the bound of stored features.
         timeout: seconds until the command drains and exits 5, or None.
         trial_timeout: seconds after which a trial's worker is killed, or None.
         max_failures: failed trials allowed since the command started.
         quiet: one plain line a trial, also on a terminal.
+        no_publish: leave the study's page in optuna-dashboard as it is.
         verbose: show the workers' output and debug log.
         given: the options as they were given.
         compare: the parameter whose levels share the budget equally; None: as it is stored.
@@ -63,7 +73,7 @@ class RunSettings:
     sampler: str
     pruner: str
     precision: str
-    artifacts: Path
+    artifacts: str
     cache_dir: Path
     cache_gb: float
     timeout: float | None
@@ -75,6 +85,7 @@ class RunSettings:
     compare: str | None = None
     detach: bool = False
     threads: int | None = None
+    no_publish: bool = False
 
     @property
     def search(self) -> dict[str, str]:
@@ -173,7 +184,7 @@ def resolve_again(  # noqa: PLR0913 - what the trial's record decides
         sampler="random",
         pruner="none",
         precision=precision,
-        artifacts=folder / "artifacts",
+        artifacts=str(folder / "artifacts"),
         cache_dir=_cache_dir(given),
         cache_gb=_or(given.values["cache_gb"], cache.DEFAULT_BOUND_GB),
         timeout=None,
@@ -186,13 +197,21 @@ def resolve_again(  # noqa: PLR0913 - what the trial's record decides
     )
 
 
-def artifacts_of(given: Given) -> Path:
-    """The artifact store's folder, absolute.
+def artifacts_of(given: Given, *, check: bool = True) -> str:
+    """The address of the artifact store that a command reads, which can be used.
+
+    Args:
+        given: the command's options.
+        check: look whether it can be used; a command that can do without need not.
 
     Raises:
-        UsageError: it is no folder.
+        UsageError: it is neither a folder nor a bucket, or boto3 is not there for one.
+        StorageError: the bucket cannot be reached, or refuses us.
     """
-    return _folder("artifacts", DEFAULT_ARTIFACTS, given)
+    address = _artifacts(given)
+    if check:
+        open_store(address).check()
+    return address
 
 
 def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> RunSettings:
@@ -218,7 +237,7 @@ def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> Run
         storage=resolve_storage(values["storage"]),
         trials=trials,
         workers=workers,
-        artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
+        artifacts=_artifacts(given),
         cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         timeout=values["timeout"],
@@ -227,6 +246,7 @@ def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> Run
         quiet=bool(values["quiet"]),
         verbose=values["verbose"],
         given=given,
+        no_publish=bool(values["no_publish"]),
         **named,
     )
 
@@ -238,7 +258,7 @@ class DaemonSettings:
     Attributes:
         studies: names of the studies to serve; empty: all.
         workers: processes, at least 1.
-        artifacts: the artifact store's folder, absolute.
+        artifacts: the artifact store's address: an absolute folder, or ``s3://BUCKET/PREFIX``.
         cache_dir: the folder of what is computed once a machine, absolute.
         cache_gb: the bound of stored features.
         verbose: show the workers' output and debug log.
@@ -247,7 +267,7 @@ class DaemonSettings:
     storage: str = field(repr=False)
     studies: frozenset[str]
     workers: int
-    artifacts: Path
+    artifacts: str
     cache_dir: Path
     cache_gb: float
     verbose: bool
@@ -268,10 +288,50 @@ def resolve_daemon(given: Given) -> DaemonSettings:
         storage=resolve_storage(values["storage"]),
         studies=frozenset(values["study"]),
         workers=_or(values["workers"], default_workers()),
-        artifacts=_folder("artifacts", DEFAULT_ARTIFACTS, given),
+        artifacts=_artifacts(given),
         cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         verbose=values["verbose"],
+    )
+
+
+@dataclass(frozen=True)
+class DashboardSettings:
+    """Everything `tuner dashboard` was asked for, resolved.
+
+    Attributes:
+        artifacts: the artifact store, see `artifacts_of`.
+        host: the address to listen at.
+        port: likewise; 0 for one that is free.
+        writable: whether notes may be written.
+        allow_remote: whether other machines may come in.
+        open: open a browser.
+    """
+
+    storage: str = field(repr=False)
+    artifacts: str
+    host: str
+    port: int
+    writable: bool
+    allow_remote: bool
+    open: bool
+
+
+def resolve_dashboard(given: Given) -> DashboardSettings:
+    """Settle every setting of `tuner dashboard`.
+
+    Raises:
+        UsageError: the artifact store cannot be one.
+    """
+    values = given.values
+    return DashboardSettings(
+        storage=resolve_storage(values["storage"]),
+        artifacts=artifacts_of(given),
+        host=_or(values["host"], DEFAULT_HOST),
+        port=_or(values["port"], DEFAULT_PORT),
+        writable=values["writable"],
+        allow_remote=values["allow_remote"],
+        open=values["open_"],
     )
 
 
@@ -304,6 +364,30 @@ def _cache_dir(given: Given) -> Path:
         raise UsageError(
             "There is no home directory for the cache; name a folder with --cache-dir."
         ) from error
+
+
+def _artifacts(given: Given) -> str:
+    """The address of the artifact store: an absolute folder, or a bucket as it was given."""
+    text = given.values["artifacts"] or DEFAULT_ARTIFACTS
+    if "://" not in text:
+        return str(_folder("artifacts", DEFAULT_ARTIFACTS, given))
+    subject, shown = given.subject("artifacts"), cut(redact_value(repr(text)))
+    if not text.startswith(BUCKET_SCHEME):
+        raise UsageError(
+            f"{subject} is {shown}, and files are kept in a folder or a bucket; name a folder, or "
+            "s3://BUCKET or s3://BUCKET/PREFIX."
+        )
+    if len(text) > _LONGEST_BUCKET or not _BUCKET.fullmatch(text):
+        raise UsageError(
+            f"{subject} is {shown}, which names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX "
+            "with letters, digits and . _ - = in the names, and no password."
+        )
+    if importlib.util.find_spec("boto3") is None:
+        raise UsageError(
+            f"{subject} is {shown}, which needs the package boto3; install it with: pip install "
+            "'tuner[s3]', or name a folder."
+        )
+    return text.rstrip("/")
 
 
 def _folder(name: str, default: str, given: Given) -> Path:

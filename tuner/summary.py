@@ -94,7 +94,8 @@ def _rows(
     rows.append(("database", Text(shown_url)))
     report = ["python", "-m", "tuner.report", "--study", board.name, *_place(settings, shown_url)]
     rows.append(("next", Text(shlex.join(report), style="bold")))
-    rows.append(("", Text(f"optuna-dashboard {shlex.quote(shown_url)}", style="bold")))
+    look = ["python", "-m", "tuner.dashboard", *_place(settings, shown_url)]
+    rows.append(("", Text(shlex.join(look), style="bold")))
     rows.append(("", Text(_command_for_more(board, settings, shown_url), style="bold")))
     return rows
 

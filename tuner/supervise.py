@@ -36,6 +36,7 @@ from tuner.storage import (
     count_diverged,
     find_best,
     read_complete_values,
+    record_store,
 )
 from tuner.study import Snapshot
 
@@ -51,6 +52,9 @@ DRAIN_SECONDS = 10
 DRAIN_LOOK_SECONDS = 0.1
 # Workers that die one after another before they take a trial: so many, and the command gives up.
 MOST_EARLY_DEATHS = 3
+
+# Of the hosts that have another artifact store, so many are named.
+_SHOWN_HOSTS = 3
 
 logger = logging.getLogger(__name__)
 
@@ -177,6 +181,7 @@ class Supervisor:
         """
         with beating(self.claims, self.me.supervisor):
             try:
+                self._compare_stores()
                 self._sweep()
                 while not self._is_done():
                     self._turn()
@@ -191,6 +196,21 @@ class Supervisor:
             self._drain()
             self._sweep()
             self._read()
+
+    def _compare_stores(self) -> None:
+        """Say it when another host keeps checkpoints where this one does not look for them."""
+        store = self.artifacts.identity() if self.database.is_shared else None
+        if store is None:
+            return
+        study_id, here = self.claims.study_id, self.me.host
+        others = record_store(self.database, study_id, here, store)
+        if others:
+            shown = ", ".join(others[:_SHOWN_HOSTS]) + (", ..." if others[_SHOWN_HOSTS:] else "")
+            self.display.note(
+                f"{here} does not share its artifact store with {shown}, so a trial that one host "
+                "began starts over on the other; name a folder that all of them share, or "
+                "s3://BUCKET/PREFIX, with --artifacts."
+            )
 
     def _sweep(self) -> None:
         try:

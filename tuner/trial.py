@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 from tuner import interrupt
 from tuner.storage import HeldRow
 from tuner.storage.attributes import PRUNED_AT
+from tuner.stores import Checkpoint
 
 # Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
 LONGEST_ATTR = 60_000
@@ -68,8 +69,8 @@ class ClaimedTrial(optuna.Trial):
         study: whose trial it is.
         trial_id: the row's key.
         row: what is reported and sampled goes through it; None: straight into the study's storage.
-        checkpoint: the file in which an objective may keep the state of a trial that it could go on
-            from, or None. It goes when the trial ends.
+        checkpoint: where an objective may keep the state of a trial that it could go on from, or
+            None. What it holds goes when the trial ends.
         outputs: the folder in which an objective may leave files that are to be kept if the trial
             completes, such as its model, or None.
 
@@ -83,7 +84,7 @@ class ClaimedTrial(optuna.Trial):
         trial_id: int,
         *,
         row: HeldRow | None = None,
-        checkpoint: Path | None = None,
+        checkpoint: Checkpoint | None = None,
         outputs: Path | None = None,
     ) -> None:
         super().__init__(study, trial_id)

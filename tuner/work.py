@@ -33,7 +33,7 @@ from tuner.storage import (
     record_environment,
     storage_errors,
 )
-from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
+from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR, trial_in_order
 from tuner.study import Definition
 from tuner.trial import ClaimedTrial
 
@@ -59,7 +59,7 @@ class Assignment:
         target: how many trials shall end COMPLETE or PRUNED.
         seed: the study's seed.
         uid: names the study in the artifact store.
-        artifacts: the artifact store's folder.
+        artifacts: the artifact store's address, see `tuner.artifacts.open_store`.
         most_failed: stop when more rows of the study than this are FAIL.
         trial_timeout: seconds after which the engine kills a worker with its trial, or None.
         worker: this worker's number on this host, from 1; 0 in the command's own process.
@@ -140,9 +140,7 @@ class Worker:
         self._database = database
         self._owner = owner
         self._tell = tell
-        self._artifacts = Artifacts(
-            Path(assignment.artifacts), assignment.study_name, assignment.uid
-        )
+        self._artifacts = Artifacts(assignment.artifacts, assignment.study_name, assignment.uid)
         self._claims = Claims(database, assignment.study_id)
         self._pruner = make_pruner(assignment.pruner, definition.snapshot)
         here = environment.describe()
@@ -178,9 +176,9 @@ class Worker:
                     storage_errors(self._database.url),
                     tempfile.TemporaryDirectory(
                         prefix="tuner-", ignore_cleanup_errors=True
-                    ) as outputs,
+                    ) as folder,
                 ):
-                    self._run(got, Path(outputs))
+                    self._run(got, Path(folder))
                 self._tell(None)
             yield
 
@@ -191,15 +189,18 @@ class Worker:
             return design.seeds[number % len(design.seeds)]
         return trial_seed(self._assignment.seed, number)
 
-    def _run(self, claim: Claim, outputs: Path) -> None:
+    def _run(self, claim: Claim, folder: Path) -> None:
         design = self._assignment.design
+        outputs = folder / "outputs"
+        outputs.mkdir()
+        checkpoint = self._artifacts.checkpoint(claim.number, folder)
         try:
             study = self._study_for(claim)
             trial = ClaimedTrial(
                 study,
                 claim.trial_id,
                 row=HeldRow(self._database, claim, self._owner),
-                checkpoint=self._artifacts.checkpoint(claim.number),
+                checkpoint=checkpoint,
                 outputs=outputs,
             )
             purpose = Purpose.SEARCH if design is None else design.purpose
@@ -226,10 +227,10 @@ class Worker:
             logger.warning("the trial was given to another worker; this result is dropped")
             self._artifacts.discard(files)
             return
-        self._artifacts.discard_checkpoint(claim.number)
+        checkpoint.discard()
 
     def _keep(self, outputs: Path) -> dict[str, str]:
-        """Store what the objective left; a disk that is full doesn't cost the trial."""
+        """Store what the objective left; a full disk, or a server away, doesn't cost the trial."""
         try:
             return self._artifacts.upload(outputs)
         except OSError as error:
@@ -251,7 +252,9 @@ class Worker:
             "memory_mb": self.megabytes[1],
             OUTCOME_ATTR: ending.outcome,
         }
-        return {**attrs, REASON_ATTR: ending.reason} if ending.reason else attrs
+        if ending.reason:
+            attrs[REASON_ATTR] = ending.reason
+        return trial_in_order(attrs)
 
     def _study_for(self, claim: Claim) -> optuna.Study:
         """The study with a sampler that is seeded for this trial alone."""

@@ -40,6 +40,12 @@ space, metric, objective, prepare = mnist.space, mnist.metric, mnist.objective, 
 """
 NEEDED = ("--study", "good.py", "--trials", "3")
 INLINE = (*NEEDED, "--workers", "0")
+# Where boto3 finds nobody, and nothing of this machine's.
+NO_SERVER = {
+    "AWS_ENDPOINT_URL": "http://me:s3cr3t@127.0.0.1:1", "AWS_ACCESS_KEY_ID": "me",
+    "AWS_SECRET_ACCESS_KEY": "s3cr3t", "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1",
+    "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,6 +216,14 @@ def _full(folder: Path) -> None:
     (folder / "full" / "sitecustomize.py").write_text(code)
 
 
+def _without_boto3(folder: Path) -> None:
+    """Hide an installed package from every process that begins with this folder."""
+    (folder / "without").mkdir()
+    (folder / "without" / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['boto3'] = None\n"
+    )
+
+
 def _cut_base(folder: Path) -> None:
     """The base that a run has made, cut in the middle."""
     case = Case("", (), 0, "", env={"TUNER_CACHE_DIR": str(folder / "cache")})
@@ -253,7 +267,29 @@ CASES = (
     Case("another seed than the study's", (*INLINE, "--seed", "6"), 2,
          "was begun with --seed 5, and 6 would not", prepare=_begun),
     Case("artifacts in a file", (*NEEDED, "--artifacts", "good.py"), 2, "which is no folder"),
-    Case("artifacts in a bucket", (*NEEDED, "--artifacts", "s3://b/c"), 2, "which is no folder"),
+    Case("artifacts under another scheme", (*NEEDED, "--artifacts", "file:///b"), 2,
+         "kept in a folder or a bucket; name a folder, or s3://BUCKET"),
+    Case("artifacts in no bucket", (*NEEDED, "--artifacts", "s3://me:s3cr3t@b"), 2,
+         "which names no bucket"),
+    Case("artifacts in a bucket on no server", (*INLINE, "--artifacts", "s3://bucket"), 3,
+         "The artifact store s3://bucket cannot be used: Could not connect", env=NO_SERVER),
+    Case("a daemon with a bucket on no server", ("--artifacts", "s3://bucket/x"), 3,
+         "The artifact store s3://bucket/x cannot be used: Could not", "worker", env=NO_SERVER),
+    Case("a look at a bucket on no server", (*NEEDED, "--artifacts", "s3://bucket", "--dry-run"), 3,
+         "The artifact store s3://bucket cannot be used: Could not", env=NO_SERVER),
+    Case("runs with a bucket on no server", ("--study", "good", "--seeds", "2", "--artifacts",
+         "s3://bucket"), 3, "The artifact store s3://bucket cannot be used: Could not", "confirm",
+         prepare=_begun, env=NO_SERVER),
+    Case("a model in a bucket on no server", ("--study", "good", "--out", "model", "--artifacts",
+         "s3://bucket"), 3, "The artifact store s3://bucket cannot be used: Could not", "export",
+         prepare=_begun, env=NO_SERVER),
+    Case("files in a bucket without credentials", ("--artifacts", "s3://bucket"), 3,
+         "; check AWS_ACCESS_KEY_ID", "gc", prepare=_begun, env={
+             **NO_SERVER, "AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "",
+             "AWS_EC2_METADATA_DISABLED": "true"}),
+    Case("a bucket without boto3", (*INLINE, "--artifacts", "s3://bucket"), 2,
+         "needs the package boto3; install it with: pip install 'tuner[s3]'",
+         prepare=_without_boto3, env={"PYTHONPATH": f"{{here}}/without:{ROOT}"}, process=True),
     Case("a cache in a file", (*NEEDED, "--cache-dir", "good.py"), 2, "--cache-dir is 'good.py'"),
     Case("a cache of no size", (*NEEDED, "--cache-gb", "-1"), 2, "--cache-gb is '-1'; give"),
     Case("a name that is too long", (*NEEDED, "--study-name", "n" * 600), 2, "has 600 characters"),
@@ -384,6 +420,19 @@ CASES = (
          env={"OPTUNA_STORAGE": "sqlite:///shop.db"}, prepare=_foreign),
     Case("another version of the tables", NEEDED, 3, "optuna storage upgrade", prepare=_older,
          env={"OPTUNA_STORAGE": "sqlite:///older.db"}, process=True),
+    # The dashboard.
+    Case("other machines without a word", ("--host", "0.0.0.0"), 2,
+         "--host 0.0.0.0 lets other machines in, and there is no password", command="dashboard"),
+    Case("notes from other machines", ("--host", "0.0.0.0", "--allow-remote", "--writable"), 2,
+         "what others can reach stays read-only", command="dashboard"),
+    Case("no name of a host", ("--host", "no such host"), 2, "is 'no such host', which is no addr",
+         command="dashboard"),
+    Case("an address of another machine", ("--host", "203.0.113.1", "--allow-remote"), 2,
+         "Nothing can listen at 203.0.113.1, port 8080", command="dashboard"),
+    Case("no such port", ("--port", "70000"), 2, "give a whole number up to 65535",
+         command="dashboard"),
+    Case("a dashboard of another program's tables", (), 3, "tables of another program (invoices)",
+         command="dashboard", env={"OPTUNA_STORAGE": "sqlite:///shop.db"}, prepare=_foreign),
     # Disks.
     Case("a full disk", ("--study", "good.py", "--trials", "500", "--workers", "1"), 3,
          "database or disk is full", prepare=_full, env={"PYTHONPATH": f"{{here}}/full:{ROOT}"},

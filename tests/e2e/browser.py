@@ -168,10 +168,11 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
 
-    def open(self, path: Path) -> None:
-        """Load a file."""
+    def open(self, place: Path | str) -> None:
+        """Load a file, or what a server on this machine has at an address."""
         self._events.clear()
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        url = place if isinstance(place, str) else place.resolve().as_uri()
+        self.call("Page.navigate", url=url)
         self.wait_for("document.readyState === 'complete'")
 
     def evaluate(self, script: str) -> Any:
@@ -209,8 +210,10 @@ class Page:
 
 
 @contextmanager
-def open_page(path: Path, width: int, height: int = 900, *, dark: bool = False) -> Iterator[Page]:
-    """Show a file in a browser that ends with the block."""
+def open_page(
+    place: Path | str, width: int, height: int = 900, *, dark: bool = False
+) -> Iterator[Page]:
+    """Show a file, or an address on this machine, in a browser that ends with the block."""
     program = browser_program()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
@@ -223,7 +226,7 @@ def open_page(path: Path, width: int, height: int = 900, *, dark: bool = False) 
             page = Page(_port(Path(profile, "DevToolsActivePort"), process))
             with closing(page):
                 page.emulate(width, height, dark=dark)
-                page.open(path)
+                page.open(place)
                 yield page
         finally:
             process.terminate()

@@ -15,6 +15,7 @@ from optuna.trial import TrialState
 
 from tests.conftest import wait_until
 from tests.e2e.faults import (
+    KEEPING,
     SHORT_AGE_SECONDS,
     SHORT_LIMITS,
     Commands,
@@ -408,42 +409,25 @@ def test_a_trial_whose_worker_dies_when_it_is_pruned_is_pruned_at_the_same_step(
     assert found == expected
 
 
-# Keeps its step in the checkpoint, and goes on from there.
-KEEPING = """
+# Two of those that keep checkpoints die, one of them again and again.
+DYING_KEEPING = (
+    KEEPING
+    + """
 import signal
 
-del objective  # another one takes its place
 
-
-def objective(trial):
-    attempt = uuid.uuid4().hex[:8]
-    x = trial.suggest_float("x", 0, 1)
-    note(trial, "begin", attempt=attempt, parent=os.getppid(), params=trial.params)
-    done = json.loads(trial.checkpoint.read_text())["step"] if trial.checkpoint.exists() else 0
-    note(trial, "from", step=done, path=str(trial.checkpoint))
-    for step in range(1, STEPS + 1):
-        value = x + 1 / step
-        if step > done:
-            time.sleep(STEP_SECONDS)
-            trial.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            trial.checkpoint.write_text(json.dumps({"step": step}))
-        note(trial, "report", attempt=attempt, step=step, value=value)
-        trial.report(value, step)
-        note(trial, "stored", attempt=attempt, step=step)
-        if trial.number == 1 and step == 4 and first_time("died"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if trial.number == 2 and step == 4:
-            os.kill(os.getpid(), signal.SIGKILL)
-    note(trial, "end", attempt=attempt, value=value)
-    return value
+def fault(trial, step):
+    if step == 4 and (trial.number == 2 or (trial.number == 1 and first_time("died"))):
+        os.kill(os.getpid(), signal.SIGKILL)
 """
+)
 
 
 @ONE_DATABASE
 def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     database_url: str, commands: Commands, tmp_path: Path
 ) -> None:
-    commands.study(KEEPING)
+    commands.study(DYING_KEEPING)
     store = tmp_path / "tuner-artifacts" / "checkpoints"
     first = commands.run(database_url, 8, 2, STEP_SECONDS="0.2")
     commands.witness.await_work(workers=2, ended=4)

@@ -17,15 +17,19 @@ import sqlalchemy
 from optuna.trial import TrialState
 from sqlalchemy.engine import make_url
 
-from tests.conftest import admin, wait_until
+from tests.conftest import Bucket, admin, wait_until
 from tests.e2e.faults import (
+    KEEPING,
+    SHORT_LIMITS,
     Cluster,
     Commands,
     check_nothing_lost,
+    opened,
     own_cluster,
     request_of,
     trials_of,
 )
+from tuner.storage.attributes import STORES_ATTR
 
 AWAY, BACK = "does not answer", "answers again after"
 
@@ -325,6 +329,76 @@ def test_daemons_on_two_hosts_share_a_study_and_one_may_leave(
         assert {trial.user_attrs["host"] for trial in trials} == hosts.keys()
     second.process.terminate()
     second.wait(0, 10)
+
+
+@pytest.fixture
+def hosts() -> dict[str, tuple[str, ...]]:
+    """What starts a command on each of two hosts."""
+    found = {name: as_host(name) for name in ("alpha", "beta")}
+    if not all(found.values()):
+        message = "no host names of their own for processes: unshare --uts is not allowed"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    return found
+
+
+def test_a_trial_goes_on_from_a_bucket_when_its_host_dies(
+    server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], bucket: Bucket
+) -> None:
+    commands.study(KEEPING)
+    how = ("--artifacts", bucket.address)
+    commands.run(server_url, 2, 1, "--detach", *how, **bucket.env).wait(0)
+    daemons = [
+        commands.daemon(
+            server_url, 1, *how, before=before, limits=SHORT_LIMITS, STEP_SECONDS="0.3",
+            **bucket.env,
+        )
+        for before in hosts.values()
+    ]  # fmt: skip
+    commands.witness.await_work(workers=2)
+    wait_until(lambda: all(len(it[-1].stored) >= 2 for it in commands.witness.attempts().values()))
+    dying, other = daemons
+    (lost,) = (
+        number
+        for number, attempts in commands.witness.attempts().items()
+        if attempts[-1].parent == dying.process.pid and attempts[-1].end is None
+    )
+    workers = dying.workers()
+    dying.kill()
+    for worker in workers:
+        worker.kill()
+    wait_until(lambda: len(commands.witness.attempts()[lost]) == 2, 60)
+    wait_until(lambda: request_of(server_url)["state"] == "closed", 60)
+    check_nothing_lost(server_url, 2, commands.witness)
+    begun = [it for it in commands.witness.events() if it["event"] == "from"]
+    at = [it["step"] for it in begun if it["trial"] == lost]
+    assert at[0] == 0
+    assert at[1] >= 2
+    assert all(it["path"].startswith(bucket.address) for it in begun)
+    wait_until(lambda: bucket.keys == ["a/prefix/id"])  # all checkpoints are gone
+    assert "does not share its artifact store" not in dying.text() + other.text()
+    other.process.terminate()
+    other.wait(0, 10)
+
+
+def test_hosts_that_do_not_share_their_artifacts_are_told(
+    server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], tmp_path: Path
+) -> None:
+    def run(host: str, folder: str, trials: int) -> str:
+        command = commands.run(
+            server_url, trials, 1, "--artifacts", str(tmp_path / folder), before=hosts[host],
+            STEP_SECONDS="0",
+        )  # fmt: skip
+        command.wait(0)
+        return command.text()
+
+    said = "does not share its artifact store with"
+    assert said not in run("alpha", "here", 1)
+    words = f"beta {said} alpha, so a trial that one host began starts over on the other; name a"
+    assert run("beta", "there", 2).count(words) == 1
+    assert said not in run("beta", "here", 3)  # it uses the same one now
+    with opened(server_url) as (study, _):
+        assert study.user_attrs[STORES_ATTR].keys() == hosts.keys()
+        assert len(set(study.user_attrs[STORES_ATTR].values())) == 1
 
 
 def test_a_daemon_refuses_another_file_and_serves_the_oldest_request_it_can(

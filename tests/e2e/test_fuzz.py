@@ -52,9 +52,10 @@ VALUES = {
     "sampler": st.sampled_from(["tpe", "random", "grid", "tp", "gp", "qmc"]),
     "pruner": st.sampled_from(["asha", "none", "hyperband", "ahsa"]),
     "precision": st.sampled_from(["auto", "float32", "half"]),
-    "artifacts": st.sampled_from(["a", "good.py", "s3://b"]),
+    "artifacts": st.sampled_from(["a", "good.py", "s3://", "gs://b"]),
     "cache-dir": st.sampled_from(["c", "good.py"]),
     "quiet": st.sampled_from([True, False, "yes", "maybe"]),
+    "no-publish": st.sampled_from([True, False, "yes", "maybe"]),
     "format": st.sampled_from(["table", "xml"]),
 }
 

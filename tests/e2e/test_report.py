@@ -595,12 +595,12 @@ def test_publishes_a_note_and_figures_once(small: str, tmp_path: Path) -> None:
         note = notes.get_note_from_system_attrs(attrs, None)["body"]
         answer = asked(database.storage, f"/api/studies/{study._study_id}")
     headline = sentences(out)[0].removesuffix(".")
-    assert note.startswith(f"## {headline}\n")
+    assert f"\n\n## {headline}\n" in note
     assert "| Optimizer | " in note
     assert answer["note"]["body"] == note
     graphs = answer["plotly_graph_objects"]
     assert sorted(it["id"] for it in graphs) == [f"tuner-{n}" for n in range(1, int(said[1]) + 1)]
-    assert 2 <= len(graphs) <= 3
+    assert 3 <= len(graphs) <= 4
     for it in graphs:
         figure = go.Figure(json.loads(it["graph_object"]))
         assert 0 < figure.layout.height <= 450
@@ -666,6 +666,7 @@ def test_figures_for_a_notebook(folder: Path) -> None:
         *figures.interactions(results),
         figures.response(results),
         figures.curves(results),
+        figures.leaders(results),
         figures.parallel(results),
         figures.importance(results),
         *figures.spending(results),

@@ -17,14 +17,15 @@ import optuna
 import pytest
 
 from tuner import cache as cache_module
-from tuner import interrupt, wording
-from tuner.artifacts import MODEL_FILE
+from tuner import interrupt, s3, wording
+from tuner.artifacts import MISTAKES_FILE, MODEL_FILE, Artifacts
 from tuner.finetune import checkpoints, training
 from tuner.finetune import task as task_module
 from tuner.finetune.checkpoints import Progress
 from tuner.finetune.clock import Clock
 from tuner.finetune.weights import weights_hash
 from tuner.outcomes import Diverged
+from tuner.stores import FileCheckpoint
 
 
 class Killed(BaseException):
@@ -224,6 +225,8 @@ def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
     assert watch.trained == 0
     saved = keras.saving.load_model(tmp_path / MODEL_FILE)
     assert weights_hash(saved.get_weights()) == weights_hash(expected[1])
+    mistakes = json.loads((tmp_path / MISTAKES_FILE).read_text())  # of a model taken from the file
+    assert 1 - (mistakes["images"] - mistakes["wrong"]) / mistakes["images"] == expected[0][4]
     assert list(last.reported) == [4]
     assert last.user_attrs["cached_features"] == (frozen == 3)
 
@@ -277,10 +280,10 @@ def test_variables_of_any_type_survive(path):
         )
 
     values = ([1.5, -0.0078], "bfloat16"), (2.5, "float16"), (7, "int64"), ([[0.1]], "float32")
-    Progress(started(*values), {}, path).write()
+    Progress(started(*values), {}, FileCheckpoint(path)).write()
     fresh = started(*[(np.zeros_like(value), kind) for value, kind in values])
     header, read = checkpoints._read(path, {}, checkpoints._values(fresh))
-    Progress(fresh, {}, path).put_back(header, read)
+    Progress(fresh, {}, None).put_back(header, read)
     for ours, theirs in zip(
         checkpoints._variables(fresh), checkpoints._variables(started(*values)), strict=True
     ):
@@ -500,6 +503,35 @@ def test_a_full_disk_is_one_warning_and_the_earlier_checkpoint_stays(
     watch.trained = 0
     assert_goes_on(task, path, held, expected)
     assert watch.trained == 15
+
+
+def test_it_goes_on_from_a_bucket_and_starts_over_while_that_is_away(
+    task, bucket, tmp_path, watch, caplog, monkeypatch, uninterrupted_adam
+):
+    expected = uninterrupted_adam[3]
+    scratch = iter(range(9))
+
+    def on_a_host():
+        folder = tmp_path / f"host{next(scratch)}"
+        folder.mkdir()
+        return Artifacts(bucket.address, "mnist", "abc").checkpoint(11, folder)
+
+    held = left(task, on_a_host(), {("report", 3): Killed()})
+    there = bucket.keys
+    assert there == ["a/prefix/checkpoints/mnist-abc/11.npz"]
+    with monkeypatch.context() as away:
+        away.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+        away.setattr(s3, "ATTEMPTS", 1)
+        watch.trained = 0
+        assert_goes_on(task, on_a_host(), dict(held), expected)
+    assert watch.trained == 20
+    said = [it.getMessage() for it in caplog.records if it.levelname == "WARNING"]
+    assert ["cannot be read (Could not connect" in it for it in said] == [True, False]
+    assert ["cannot be written (Could not connect" in it for it in said] == [False, True]
+    assert bucket.keys == there
+    watch.trained = 0
+    assert_goes_on(task, on_a_host(), held, expected)
+    assert watch.trained == 10
 
 
 def test_writing_leaves_one_file(task, path):

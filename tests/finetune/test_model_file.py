@@ -14,7 +14,7 @@ import pytest
 from keras import layers
 
 from tuner import interrupt
-from tuner.artifacts import MODEL_FILE
+from tuner.artifacts import MISTAKES_FILE, MODEL_FILE
 from tuner.errors import UsageError
 from tuner.finetune import BatchNormalization, error_of, images, model_file, precision
 from tuner.finetune.weights import weights_hash
@@ -97,7 +97,7 @@ def test_the_file_is_the_model_that_was_validated_last_and_needs_no_tuner(
         (tmp_path / name).mkdir()
         trial = asked(study, tmp_path / name)
         errors[name] = each.run(trial, **configuration())
-        assert [path.name for path in (tmp_path / name).iterdir()] == [MODEL_FILE]
+        assert {path.name for path in (tmp_path / name).iterdir()} == {MODEL_FILE, MISTAKES_FILE}
         assert trial.user_attrs["precision"] == name
         assert 0 < trial.user_attrs["seconds"]["save"] < 60
         saved = keras.saving.load_model(tmp_path / name / MODEL_FILE)

@@ -119,6 +119,11 @@ def test_the_hash_depends_on_everything_that_decides_the_weights(trainer, few, d
         return pretrained.recipe_hash(model, images, classes, recipe)
 
     assert hash_of() == hash_of(model=study_file.build_model())  # names of unnamed layers differ
+    unnamed = [
+        keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Flatten(), keras.layers.Dense(10)])
+        for _ in range(2)
+    ]
+    assert hash_of(model=unnamed[0]) == hash_of(model=unnamed[1]) != hash_of()
     wider = study_file.build_model()
     wider.get_layer("dropout").rate = 0.4
     different = [

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import optuna
 import pytest
@@ -19,13 +21,14 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from rich.console import Console
 
-from tests.conftest import ENVIRONMENT
-from tuner import cleaning
-from tuner.artifacts import Artifacts
+from tests.conftest import ENVIRONMENT, Bucket
+from tuner import cleaning, stores
+from tuner.artifacts import Artifacts, named, open_store
 from tuner.cleaning import DEFAULT_KEEP, YOUNG_SECONDS, clean, sweep
 from tuner.errors import StudyGone, TunerError
 from tuner.flags import Given
 from tuner.gc import gc
+from tuner.s3 import S3Store
 from tuner.storage import (
     Claim,
     Claims,
@@ -40,6 +43,7 @@ from tuner.storage import (
 from tuner.storage.attributes import CONFIRMS_ATTR, add_system_attrs
 from tuner.storage.database import session_of
 from tuner.storage.tables import claims as claims_table
+from tuner.stores import Stored
 from tuner.study import Snapshot
 
 ME = this_process()
@@ -61,11 +65,67 @@ def sqlite(tmp_path: Path) -> Iterator[Database]:
     opened.close()
 
 
-def old(path: Path, text: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    os.utime(path, (HOUR_AGO, HOUR_AGO))
-    return path
+class Shelf:
+    """What lies in an artifact store of either kind.
+
+    Args:
+        store: where.
+        bucket: its bucket, if it is one. Nobody can make a bucket's files old: those that are meant
+            to be are told as such.
+    """
+
+    aged: ClassVar[set[str]] = set()  # names of old files in buckets
+
+    def __init__(self, place: str | Path, bucket: Bucket | None = None) -> None:
+        self.store, self.bucket = open_store(str(place)), bucket
+        self.root = Path(self.store.address)
+
+    def put(self, name: str, text: str = "") -> str:
+        """Put a file; returns its name."""
+        if self.bucket is None:
+            (self.root / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.root / name).write_text(text)
+        else:
+            _, _, bucket, prefix = self.store.address.split("/", 3)
+            self.bucket.client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=text.encode())
+        return name
+
+    def age(self, *names: str) -> None:
+        """Make files old; all that trials have left without a name."""
+        for name in names or [it.name for it in self.store.find("files/*")]:
+            if self.bucket is None:
+                os.utime(self.root / name, (HOUR_AGO, HOUR_AGO))
+            else:
+                self.aged.add(name)
+
+    def old(self, name: str, text: str = "") -> str:
+        """Put an old file; returns its name."""
+        self.age(self.put(name, text))
+        return name
+
+    def tree(self) -> list[Stored]:
+        """All that is there."""
+        found = [self.store.find(it) for it in ("*", "files/*", "checkpoints/*/*")]
+        return [replace(it, age=0) for some in found for it in some]
+
+    def text(self, name: str) -> str:
+        """The content of a file that a trial left."""
+        with self.store.files.open_reader(name.removeprefix("files/")) as file:
+            return file.read().decode()
+
+
+@pytest.fixture
+def in_bucket(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    real, aged = S3Store.find, Shelf.aged
+
+    def find(store: S3Store, pattern: str) -> list[Stored]:
+        return [
+            replace(it, age=YOUNG_SECONDS + 60) if it.name in aged else it
+            for it in real(store, pattern)
+        ]
+
+    monkeypatch.setattr(S3Store, "find", find)
+    return Shelf(bucket.address, bucket)
 
 
 def claimed(database: Database, record: StudyRecord, store: Artifacts) -> Claim:
@@ -73,40 +133,43 @@ def claimed(database: Database, record: StudyRecord, store: Artifacts) -> Claim:
     claims = Claims(database, record.study_id)
     claim = claims.claim(ME, lambda number: number, target=99, most_failed=9)
     assert isinstance(claim, Claim)
-    store.checkpoint(claim.number).parent.mkdir(parents=True, exist_ok=True)
-    store.checkpoint(claim.number).write_text("state")
+    checkpoint(store, claim.number, "state")
     return claim
 
 
+def checkpoint(store: Artifacts, number: int, text: str) -> str:
+    """Save a checkpoint; returns its name."""
+    with tempfile.TemporaryDirectory() as scratch:
+        store.checkpoint(number, Path(scratch)).save(lambda path: path.write_text(text) and None)
+    return next(it.name for it in store.checkpoints() if it.last == f"{number}.npz")
+
+
 def completed(
-    database: Database, record: StudyRecord, root: Path, value: float, kind: float | None = None
+    database: Database, record: StudyRecord, shelf: Shelf, value: float, kind: float | None = None
 ) -> None:
     """A complete trial with its file."""
-    store = Artifacts(root, record.name, record.uid)
+    store = Artifacts(shelf.store, record.name, record.uid)
     claim = claimed(database, record, store)
     if kind is not None:
         database.backend.set_trial_param(claim.trial_id, "kind", kind, KIND)
-    folder = root / "outputs"
-    folder.mkdir(exist_ok=True)
-    (folder / "model.keras").write_text(f"{record.name} {value}")
-    files = store.upload(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "model.keras").write_text(f"{record.name} {value}")
+        files = store.upload(Path(folder))
     claims = Claims(database, record.study_id)
     assert claims.finish(claim, ME, TrialState.COMPLETE, [value], {}, files)
-    for path in store.files():
-        os.utime(path, (HOUR_AGO, HOUR_AGO))
+    shelf.age(*(it.name for it in store.files()))
 
 
 def made(
-    database: Database, name: str, root: Path, values: list[float], direction: str = "minimize",
+    database: Database, name: str, shelf: Shelf, values: list[float], direction: str = "minimize",
     kinds: list[float] | None = None, **attrs: Any,
 ) -> tuple[StudyRecord, Artifacts]:  # fmt: skip
     """A study with a complete trial and its file for each value; a pruned and a waiting one."""
-    root.mkdir(exist_ok=True)
     snapshot = Snapshot(None, "value", direction, None, "study.py", "hash")
     record = register(database, name, snapshot, seed=1, search={}, attrs=attrs)
-    store = Artifacts(root, name, record.uid)
+    store = Artifacts(shelf.store, name, record.uid)
     for value, kind in zip(values, kinds or [None] * len(values), strict=True):
-        completed(database, record, root, value, kind)
+        completed(database, record, shelf, value, kind)
     claims = Claims(database, record.study_id)
     claims.finish(claimed(database, record, store), ME, TrialState.PRUNED, [0.0], {})
     claimed(database, record, store)
@@ -114,10 +177,13 @@ def made(
     return record, store
 
 
-def cleaned(root: Path, url: str, keep: int | None = None, *studies: str, dry: bool = False) -> str:
+def cleaned(
+    shelf: Shelf, url: str, keep: int | None = None, *studies: str, dry: bool = False
+) -> str:
     """What it says, in 80 columns; as one line."""
     values: Mapping[str, Any] = {
-        "keep": keep, "dry_run": dry, "artifacts": str(root), "storage": url, "study": studies
+        "keep": keep, "dry_run": dry, "artifacts": shelf.store.address, "storage": url,
+        "study": studies,
     }  # fmt: skip
     file = io.StringIO()
     clean(Given(values, {}), Console(file=file, width=80))
@@ -125,8 +191,8 @@ def cleaned(root: Path, url: str, keep: int | None = None, *studies: str, dry: b
     return " ".join(file.getvalue().split())
 
 
-def texts(store: Artifacts) -> list[str]:
-    return sorted(it.read_text() for it in store.files())
+def texts(shelf: Shelf, store: Artifacts) -> list[str]:
+    return sorted(shelf.text(it.name) for it in store.files())
 
 
 def rows(database: Database) -> dict[str, list[str]]:
@@ -137,118 +203,133 @@ def rows(database: Database) -> dict[str, list[str]]:
         }
 
 
-def tree(root: Path) -> dict[str, float]:
-    return {str(it): it.stat().st_mtime for it in root.rglob("*") if "tuner.db" not in it.name}
-
-
 def test_the_best_stay_with_what_can_be_resumed(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:
-    root = tmp_path / "store"
-    least, store = made(database, "least", root, [0.3, float("inf"), 0.1, 0.2, 0.1])
-    _, greatest = made(database, "greatest", root, [float("-inf"), 0.1, 0.3, 0.2], "maximize")
+    check_the_best_stay(database, database_url, Shelf(tmp_path / "store"))
+
+
+def test_the_best_stay_in_a_bucket(sqlite: Database, in_bucket: Shelf) -> None:
+    check_the_best_stay(sqlite, sqlite.url, in_bucket)
+
+
+def check_the_best_stay(database: Database, database_url: str, shelf: Shelf) -> None:
+    least, store = made(database, "least", shelf, [0.3, float("inf"), 0.1, 0.2, 0.1])
+    _, greatest = made(database, "greatest", shelf, [float("-inf"), 0.1, 0.3, 0.2], "maximize")
     _, confirming = made(
-        database, "confirm", root, [0.4, 0.3, 0.6, 0.5], kinds=[1.0, 1.0, 2.0, 2.0],
+        database, "confirm", shelf, [0.4, 0.3, 0.6, 0.5], kinds=[1.0, 1.0, 2.0, 2.0],
         **{CONFIRMS_ATTR: "least"},
     )  # fmt: skip
-    stranger = old(root / "files" / "abcdefabcdef-1", "another database's")
-    other_checkpoint = old(root / "checkpoints" / "mnist-fedcbafedcba" / "1.npz", "likewise")
+    stranger = shelf.old("files/abcdefabcdef-1", "another database's")
+    other_checkpoint = shelf.old("checkpoints/mnist-fedcbafedcba/1.npz", "likewise")
     # What another program attached to a trial, to one that loses its model.
-    attached = old(root / "files" / str(uuid.uuid4()), "a picture")
+    attached = shelf.old(f"files/{uuid.uuid4()}", "a picture")
     trial_id = database.backend.get_all_trials(least.study_id)[0]._trial_id
-    meta = {"artifact_id": attached.name, "filename": "a.png", "mimetype": "image/png"}
+    attached_id = attached.removeprefix("files/")
+    meta = {"artifact_id": attached_id, "filename": "a.png", "mimetype": "image/png"}
     with session_of(database) as session:
-        attrs = {f"artifacts:{attached.name}": json.dumps({**meta, "encoding": None})}
+        attrs = {f"artifacts:{attached_id}": json.dumps({**meta, "encoding": None})}
         add_system_attrs(session, trial_id, attrs)
-    store.path_of(f"{least.uid}-young").write_text("a worker is about to name it")
-    old(store.path_of(f"{least.uid}-orphan"), "a worker was killed before it could")
-    store.checkpoint(77).write_text("of a trial that began since")
-    old(store.checkpoint(78), "of a trial that somebody deleted")
-    half = store.checkpoint(0).with_suffix(".9.tmp")
-    half.write_text("killed in the middle")
+    shelf.put(f"files/{least.uid}-young", "a worker is about to name it")
+    shelf.old(f"files/{least.uid}-orphan", "a worker was killed before it could")
+    checkpoint(store, 77, "of a trial that began since")
+    shelf.age(checkpoint(store, 78, "of a trial that somebody deleted"))
+    shelf.put(f"checkpoints/least-{least.uid}/0.9.tmp", "killed in the middle")
+    # The study's page shows a model that goes, one that stays, and what is none of ours.
+    going, staying = (named(it.system_attrs)[0][0] for it in
+                      database.backend.get_all_trials(least.study_id)[1:3])  # fmt: skip
+    for artifact_id in (going, staying, attached_id):
+        key = f"artifacts:{artifact_id}"
+        database.backend.set_study_system_attr(least.study_id, key, json.dumps(meta))
 
-    before = rows(database), tree(root)
-    said = cleaned(root, database_url, 1, dry=True)
+    before = rows(database), shelf.tree()
+    said = cleaned(shelf, database_url, 1, dry=True)
     assert "would be freed; nothing was removed." in said
     assert "Left alone: 2 files (26 bytes) of deleted studies, or of another database" in said
     assert "what has in its name abcdefabcdef, fedcbafedcba." in said
-    assert (rows(database), tree(root)) == before
+    assert (rows(database), shelf.tree()) == before
     would_free = said.partition(" would be freed")[0].rsplit(" ", 2)[1:]
 
-    said = cleaned(root, database_url, 1)
+    said = cleaned(shelf, database_url, 1)
     assert f"{' '.join(would_free)} are freed." in said
-    assert texts(store) == ["a worker is about to name it", "least 0.1"]
-    assert texts(greatest) == ["greatest 0.3"]
-    assert texts(confirming) == ["confirm 0.3", "confirm 0.5"]  # of each configuration
-    assert all(it.exists() for it in (stranger, other_checkpoint, attached))
-    assert [it.name for it in store.checkpoints()] == ["6.npz", "77.npz"]  # the waiting trial's
+    assert texts(shelf, store) == ["a worker is about to name it", "least 0.1"]
+    assert texts(shelf, greatest) == ["greatest 0.3"]
+    assert texts(shelf, confirming) == ["confirm 0.3", "confirm 0.5"]  # of each configuration
+    assert {stranger, other_checkpoint, attached} < {it.name for it in shelf.tree()}
+    assert database.backend.get_study_system_attrs(least.study_id).keys() == {
+        f"artifacts:{staying}", f"artifacts:{attached_id}"
+    }  # fmt: skip
+    assert [it.last for it in store.checkpoints()] == ["6.npz", "77.npz"]  # the waiting trial's
     # Of equal ones the first, and Optuna knows what is gone.
     trials = database.backend.get_all_trials(least.study_id)
     names = [[it.filename for it in get_all_artifact_meta(trial, storage=database.backend)]
              for trial in trials]  # fmt: skip
     assert names == [["a.png"], [], ["model.keras"], [], [], [], []]
-    assert "Nothing to remove." in cleaned(root, database_url, 1)
-    cleaned(root, database_url, 0, "confirm")
-    assert (len(texts(store)), len(texts(confirming))) == (2, 2)  # only the named study, which has
-    # at least one of each configuration
+    assert "Nothing to remove." in cleaned(shelf, database_url, 1)
+    cleaned(shelf, database_url, 0, "confirm")
+    # Only of the named study, which keeps at least one of each configuration.
+    assert (len(texts(shelf, store)), len(texts(shelf, confirming))) == (2, 2)
 
 
 def test_a_copy_of_a_study_costs_it_nothing(
     database: Database, database_url: str, tmp_path: Path
 ) -> None:
     """Optuna copies the id with the study, so that both name the same files."""
-    root = tmp_path / "store"
-    record, store = made(database, "first", root, [0.3, 0.2])
+    shelf = Shelf(tmp_path / "store")
+    record, store = made(database, "first", shelf, [0.3, 0.2])
     optuna.copy_study(
         from_study_name="first", from_storage=database.backend, to_storage=database.backend,
         to_study_name="second",
     )  # fmt: skip
-    completed(database, record, root, 0.1)
-    cleaned(root, database_url, 1, "second")
-    assert texts(store) == ["first 0.1", "first 0.2", "first 0.3"]
-    cleaned(root, database_url, 1)
-    assert texts(store) == ["first 0.1", "first 0.2"]
+    completed(database, record, shelf, 0.1)
+    cleaned(shelf, database_url, 1, "second")
+    assert texts(shelf, store) == ["first 0.1", "first 0.2", "first 0.3"]
+    cleaned(shelf, database_url, 1)
+    assert texts(shelf, store) == ["first 0.1", "first 0.2"]
     assert [sum(len(it.files) for it in study.trials) for study in read_kept(database)] == [2, 1]
 
 
 def test_only_trials_that_are_complete_lose_files(sqlite: Database, tmp_path: Path) -> None:
-    record, store = made(sqlite, "study", tmp_path / "store", [0.3])
+    shelf = Shelf(tmp_path / "store")
+    record, store = made(sqlite, "study", shelf, [0.3])
     claim = claimed(sqlite, record, store)
-    path = old(store.path_of(f"{record.uid}-early"))
-    sqlite.backend.set_trial_system_attr(claim.trial_id, f"artifacts:{path.name}", "{}")
+    early = shelf.old(f"files/{record.uid}-early")
+    key = early.replace("files/", "artifacts:")
+    sqlite.backend.set_trial_system_attr(claim.trial_id, key, "{}")
     studies = read_kept(sqlite)
-    (found,) = sweep(studies, studies, tmp_path / "store", 0)
-    assert list(found.files.staying) == [path]
+    (found,) = sweep(studies, studies, shelf.store, 0)
+    assert [it.name for it in found.files.staying] == [early]
     assert len(found.files.going) == len(found.forgotten) == 1
-    assert {it.name for it in found.checkpoints.staying} == {f"{claim.number}.npz"}
+    assert {it.last for it in found.checkpoints.staying} == {f"{claim.number}.npz"}
     # What ends after the database was read and before the folder is, stays.
-    (tmp_path / "store" / "outputs" / "model.keras").write_text("just now")
-    attrs = store.upload(tmp_path / "store" / "outputs")
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "model.keras").write_text("just now")
+    attrs = store.upload(tmp_path / "outputs")
     Claims(sqlite, record.study_id).finish(claim, ME, TrialState.COMPLETE, [9.0], {}, attrs)
-    (found,) = sweep(studies, studies, tmp_path / "store", 0)
-    assert sorted(it.read_text() for it in found.files.staying) == ["", "just now"]
+    (found,) = sweep(studies, studies, shelf.store, 0)
+    assert sorted(shelf.text(it.name) for it in found.files.staying) == ["", "just now"]
 
 
 def test_a_kill_between_forgetting_and_removing_loses_nothing_and_is_made_good(
     database: Database, database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "store"
-    record, store = made(database, "study", root, [0.3, 0.1])
+    shelf = Shelf(tmp_path / "store")
+    record, store = made(database, "study", shelf, [0.3, 0.1])
     with monkeypatch.context() as killed:
         killed.setattr(Path, "unlink", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            cleaned(root, database_url, 1)
-    assert texts(store) == ["study 0.1", "study 0.3"]
+            cleaned(shelf, database_url, 1)
+    assert texts(shelf, store) == ["study 0.1", "study 0.3"]
     assert [len(it.files) for it in read_kept(database)[0].trials] == [0, 1, 0, 0]
-    cleaned(root, database_url, 1)
-    assert texts(store) == ["study 0.1"]
+    cleaned(shelf, database_url, 1)
+    assert texts(shelf, store) == ["study 0.1"]
     database.backend.delete_study(record.study_id)
     with pytest.raises(StudyGone):
         forget_files(database, record.study_id, {1: ["some"]})
 
 
 def test_many_trials_take_few_statements(database: Database, tmp_path: Path) -> None:
-    record, _ = made(database, "study", tmp_path, [])
+    record, _ = made(database, "study", Shelf(tmp_path), [])
     many = 10_000
     trial, attr = models.TrialModel.__table__, models.TrialSystemAttributeModel.__table__
     value = models.TrialValueModel.__table__
@@ -278,7 +359,7 @@ def test_many_trials_take_few_statements(database: Database, tmp_path: Path) -> 
     statements.clear()
     half = {it.trial_id: it.files for it in study.trials[2 : 2 + many // 2]}
     forget_files(database, record.study_id, half)
-    assert len(statements) <= 5 * 4  # five batches: hold, find, remove; SQLite's BEGIN
+    assert len(statements) <= 5 * 5  # five batches: hold, find, remove, look at the study's; BEGIN
     assert sum(len(it.files) for it in read_kept(database)[0].trials) == many // 2
 
 
@@ -288,8 +369,8 @@ def test_what_the_command_says(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    root = tmp_path / "store"
-    record, store = made(sqlite, "a [bold] one", root, [0.3, 0.1])
+    root, shelf = tmp_path / "store", Shelf(tmp_path / "store")
+    record, store = made(sqlite, "a [bold] one", shelf, [0.3, 0.1])
     optuna.create_study(study_name="theirs", storage=sqlite.backend)
     flags = ["--storage", f"sqlite:///{tmp_path}/tuner.db", "--artifacts"]
 
@@ -314,7 +395,7 @@ def test_what_the_command_says(
     assert "a [bold] one 2 (32 bytes) none 1 (5 bytes) 3 (15 bytes) 15 bytes would be freed" in out
 
     # What cannot be removed is told after all the others went, and is not counted.
-    stubborn = store.path_of(f"{record.uid}-folder")
+    stubborn = root / "files" / f"{record.uid}-folder"
     stubborn.mkdir()
     os.utime(stubborn, (HOUR_AGO, HOUR_AGO))
     done = subprocess.run(
@@ -325,14 +406,16 @@ def test_what_the_command_says(
     assert done.stderr.startswith("error: 1 file cannot be removed, the first one is ")
     assert done.stderr.count("\n") == 1
     assert "31 bytes are freed." in done.stdout
-    assert [it.name for it in store.files() if it.is_dir()] == [stubborn.name]
-    assert [it.read_text() for it in store.files() if it.is_file()] == ["a [bold] one 0.1"]
+    left = [root / it.name for it in store.files()]
+    assert [it for it in left if it.is_dir()] == [stubborn]
+    assert [it.read_text() for it in left if it.is_file()] == ["a [bold] one 0.1"]
 
 
 def test_a_folder_that_cannot_be_read_does_not_look_empty(
     sqlite: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made(sqlite, "study", tmp_path / "store", [0.3])
+    shelf = Shelf(tmp_path / "store")
+    made(sqlite, "study", shelf, [0.3])
 
     scandir = os.scandir
 
@@ -341,6 +424,6 @@ def test_a_folder_that_cannot_be_read_does_not_look_empty(
             raise PermissionError(13, "Permission denied")
         return scandir(folder)
 
-    monkeypatch.setattr(cleaning.os, "scandir", deny)
+    monkeypatch.setattr(stores.os, "scandir", deny)
     with pytest.raises(TunerError, match=r"files cannot be read \(Permission denied\), so"):
-        cleaned(tmp_path / "store", f"sqlite:///{tmp_path}/tuner.db", 0)
+        cleaned(shelf, f"sqlite:///{tmp_path}/tuner.db", 0)

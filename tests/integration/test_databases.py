@@ -15,10 +15,11 @@ from optuna.distributions import FloatDistribution, distribution_to_json
 from tests.conftest import admin, require_server
 from tuner import machine
 from tuner.errors import StorageError, UsageError
-from tuner.storage import Claim, Claims, open_database, register, this_process
-from tuner.storage.attributes import DEFINITION_ATTR, STUDY_SEED_ATTR
+from tuner.storage import Claim, Claims, open_database, record_store, register, this_process
+from tuner.storage.attributes import DEFINITION_ATTR, STORES_ATTR, STUDY_SEED_ATTR
 from tuner.storage.database import _create_backend, _read_only
 from tuner.storage.retry import Patience
+from tuner.storage.studies import MOST_HOSTS
 from tuner.storage.urls import resolve
 from tuner.study import Snapshot
 
@@ -57,6 +58,25 @@ def test_what_we_write_optuna_reads(database_url: str) -> None:
     assert study.user_attrs[STUDY_SEED_ATTR] == 3
     assert Snapshot.from_dict(study.user_attrs[DEFINITION_ATTR]) == SNAPSHOT
     database.close()
+
+
+def test_a_study_knows_which_store_each_host_uses(database_url: str) -> None:
+    with contextlib.closing(open_database(database_url)) as database:
+        study_id = register(database, "study", SNAPSHOT, seed=3, search={}).study_id
+
+        def told(host: str, store: str) -> list[str]:
+            return record_store(database, study_id, host, store)
+
+        assert told("alpha", "one") == told("alpha", "one") == told("beta", "one") == []
+        assert told("gamma", "two") == ["alpha", "beta"]
+        assert told("alpha", "two") == ["beta"]
+        assert told("alpha", "three") == ["beta", "gamma"]
+        for number in range(MOST_HOSTS):
+            told(f"host-{number}".ljust(255, "x"), "one")
+        stored = optuna.load_study(study_name="study", storage=database.storage)
+        known = stored.user_attrs[STORES_ATTR]
+        assert len(known) == MOST_HOSTS
+        assert not {"alpha", "beta", "gamma"} & known.keys()
 
 
 @pytest.mark.parametrize(

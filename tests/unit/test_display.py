@@ -23,7 +23,7 @@ from tuner.summary import summarise
 SETTINGS = RunSettings(
     study="mnist", study_argument="mnist", study_file=Path("studies/mnist.py"),
     storage="sqlite:///tuner.db", trials=4, workers=2, seed=None, sampler="tpe",
-    pruner="asha", precision="auto", artifacts=Path("tuner-artifacts"), cache_dir=Path("cache"),
+    pruner="asha", precision="auto", artifacts="tuner-artifacts", cache_dir=Path("cache"),
     cache_gb=5.0, timeout=None, trial_timeout=None, max_failures=5, detach=False, quiet=False,
     verbose=False, given=Given({}, {}),
 )  # fmt: skip
@@ -242,7 +242,7 @@ def test_the_summary_says_what_was_found_and_what_to_type() -> None:
         "optimizer = adam",
         "partly luck",
         "python -m tuner.report --study mnist",
-        "optuna-dashboard sqlite:///tuner.db",
+        "python -m tuner.dashboard",
         "python -m tuner.run --study mnist --trials 8",
     ):
         assert part in shown

@@ -15,7 +15,8 @@ VALUES: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
     "max_failures": None, "trial_timeout": None, "artifacts": None, "cache_dir": None,
-    "cache_gb": None, "compare": None, "detach": False, "quiet": False, "verbose": False,
+    "cache_gb": None, "compare": None, "detach": False, "quiet": False, "no_publish": False,
+    "verbose": False,
 }  # fmt: skip
 
 
@@ -44,12 +45,32 @@ def test_folders_are_absolute_and_a_home_is_known(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert resolved().artifacts == tmp_path / "tuner-artifacts"
-    assert resolved(artifacts="here").artifacts == tmp_path / "here"
+    assert resolved().artifacts == str(tmp_path / "tuner-artifacts")
+    assert resolved(artifacts="here").artifacts == str(tmp_path / "here")
     assert resolved(cache_dir="~/cache").cache_dir == tmp_path / "home" / "cache"
-    for wrong in ("s3://bucket/path", "s.py"):
-        with pytest.raises(UsageError, match=f"--artifacts is '{wrong}', which is no folder"):
+    with pytest.raises(UsageError, match=r"--artifacts is 's\.py', which is no folder"):
+        resolved(artifacts="s.py")
+
+
+def test_a_bucket_is_named_by_its_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given in ("s3://bucket", "s3://my.bucket-1/a/b=c/d_e", "s3://bucket/a/"):
+        assert resolved(artifacts=given).artifacts == given.rstrip("/")
+    for wrong, words in (
+        ("file:///tmp/x", "in a folder or a bucket; name a folder, or s3://BUCKET"),
+        ("gs://bucket/x", "in a folder or a bucket"),
+        ("S3://bucket", "in a folder or a bucket"),
+        ("s3://", "which names no bucket; write s3://BUCKET or s3://BUCKET/PREFIX with letters"),
+        ("s3://bucket//x", "which names no bucket"),
+        ("s3://bucket/a?b", "which names no bucket"),
+        ("s3://bucket/ä", "which names no bucket"),
+        ("s3://bucket/" + "x/" * 500, "which names no bucket"),
+        ("s3://me:s3cr3t@bucket", r"is 's3://me:\*\*\*@bucket', which names no bucket"),
+    ):
+        with pytest.raises(UsageError, match=words):
             resolved(artifacts=wrong)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs the package boto3; .* 'tuner\[s3\]', or name a"):
+        resolved(artifacts="s3://bucket")
 
 
 def test_what_finetune_reads_from_its_environment(tmp_path: Path) -> None:

@@ -3,10 +3,9 @@
 The file holds all that changes while a trial trains: the model's weights, the optimizer's
 variables, how many batches are done, what was reported. The order of the images, dropout and the
 learning rates follow from the seed and the batch. It says as well which trial it is of, so that no
-other goes on from it.
+other goes on from it. Where it lies is the business of who made the trial.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -23,10 +22,11 @@ import numpy as np
 import optuna
 import tensorflow as tf
 
-from tuner import cache, wording
+from tuner import wording
 from tuner.finetune import precision
 from tuner.finetune.training import Run, settings_of
 from tuner.finetune.weights import Weights
+from tuner.stores import Checkpoint, FileCheckpoint, Forgiving
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Progress:
     Attributes:
         run: its training.
         identity: see `_identity`.
-        path: of the checkpoint; None: none is written.
+        checkpoint: where it is kept; None: none is written.
         judged: the last step that was reported and after which the trial was not pruned, or 0.
         reached: the last step that was validated, or 0.
         error: the validation error then, 0 to 1; NaN if the loss was not finite.
@@ -59,12 +59,11 @@ class Progress:
 
     run: Run
     identity: dict[str, Any]
-    path: Path | None
+    checkpoint: Checkpoint | None
     judged: int = 0
     reached: int = 0
     error: float = 0.0
     _since: float = dataclasses.field(default_factory=time.monotonic)
-    _failed: bool = False
 
     def reach(self, step: int, error: float) -> None:
         """Note what the validation after ``step`` gave, so that it need not be done again."""
@@ -81,24 +80,12 @@ class Progress:
         """Write a checkpoint of this moment, if there is something to lose.
 
         Nothing is written in the middle of a batch or a validation: a second Ctrl-C may leave the
-        training there, and an earlier checkpoint stays good. A disk that cannot be written is a
-        warning.
+        training there, and an earlier checkpoint stays good.
         """
-        if self.path is None or not self.run.settled or not self.run.batch:
+        if self.checkpoint is None or not self.run.settled or not self.run.batch:
             return
         self._since = time.monotonic()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            cache.write(self.path, self._fill)
-        except OSError as error:
-            if not self._failed:
-                logger.warning(
-                    "the checkpoint %s cannot be written (%s): if this trial is interrupted, it "
-                    "starts over or goes on from an earlier one",
-                    self.path,
-                    error.strerror or error,
-                )
-            self._failed = True
+        self.checkpoint.save(self._fill)
 
     def _fill(self, temporary: Path) -> None:
         """Write the file, see `_read`."""
@@ -124,29 +111,33 @@ def take_up(
     """Go on from the trial's checkpoint; where there is none, or none that fits, from the start.
 
     Args:
-        trial: may have the attributes ``checkpoint``, the path of its file, and ``stored_steps``,
-            the steps whose values the database holds.
+        trial: may have the attributes ``checkpoint``, where it is kept or the path of its file, and
+            ``stored_steps``, the steps whose values the database holds.
         run: at its start.
         init: how its weights were drawn.
         base_hash: of the pretrained base.
         report_at: the steps that are reported, rising.
     """
-    path: Path | None = getattr(trial, "checkpoint", None)
+    kept: Checkpoint | Path | None = getattr(trial, "checkpoint", None)
+    checkpoint = Forgiving(FileCheckpoint(kept)) if isinstance(kept, Path) else kept
     identity = _identity(run, init, base_hash, report_at)
-    progress = Progress(run, identity, path)
-    if path is None:
+    progress = Progress(run, identity, checkpoint)
+    if checkpoint is None:
+        return progress
+    try:
+        path = checkpoint.load()
+    except FileNotFoundError:
         return progress
     try:
         header, values = _read(path, identity, _values(run))
         judged = {step for step in report_at if step <= header["judged"]}
         if lost := judged - getattr(trial, "stored_steps", frozenset()):
             raise ValueError(f"the database lacks the value of step {min(lost)}")
-    except (FileNotFoundError, NotADirectoryError):
-        return progress
     except _UNUSABLE as error:
-        logger.warning("the checkpoint %s is of no use (%s): the trial starts over", path, error)
-        with contextlib.suppress(OSError):
-            path.unlink()
+        logger.warning(
+            "the checkpoint %s is of no use (%s): the trial starts over", checkpoint, error
+        )
+        checkpoint.discard()
         return progress
     progress.put_back(header, values)
     end = report_at[-1]

@@ -101,7 +101,9 @@ def load(path: Path, template: Weights) -> Weights | None:
 def recipe_hash(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> str:
     """A hash of everything that decides the base's weights, 16 hexadecimal digits."""
     config = model.to_json()
-    for index, layer in enumerate([model, *model.layers]):  # names of unnamed layers are counters
+    # A Sequential model does not count its input to its layers.
+    inputs = [tensor._keras_history.operation for tensor in model.inputs]
+    for index, layer in enumerate([model, *model.layers, *inputs]):  # unnamed: counters as names
         config = config.replace(json.dumps(layer.name), f'"{index}"')
     parts = [
         images.content_hash,

@@ -12,10 +12,18 @@ import numpy as np
 import optuna
 
 from tuner import cache, interrupt
-from tuner.artifacts import MODEL_FILE
+from tuner.artifacts import MISTAKES_FILE, MODEL_FILE
 from tuner.cache import Kept
 from tuner.errors import UsageError
-from tuner.finetune import device, features, model_file, precision, pretrained, randomness
+from tuner.finetune import (
+    device,
+    features,
+    mistakes,
+    model_file,
+    precision,
+    pretrained,
+    randomness,
+)
 from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
 from tuner.finetune.follow import follow
@@ -160,7 +168,7 @@ class FineTune:
         A trial with a path as its attribute ``checkpoint`` leaves one there as it goes, and goes on
         from the one that it finds, see `tuner.finetune.checkpoints`. A trial with a folder as its
         attribute ``outputs`` leaves its model there at its last step, see
-        `tuner.finetune.model_file`.
+        `tuner.finetune.model_file`, and what that gets wrong, see `tuner.finetune.mistakes`.
 
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
@@ -191,6 +199,7 @@ class FineTune:
                 curve = self._curve(training, progress, clock)
                 error = follow(trial, progress, curve, self.report_at, self._images)
                 _leave_model(trial, training)
+                _leave_mistakes(trial, training, self._images)
             except interrupt.HandBack:
                 progress.write()
                 raise
@@ -318,3 +327,11 @@ def _leave_model(trial: optuna.Trial, training: Run) -> None:
     if outputs is not None:
         with training.clock.phase("save"):
             model_file.save(training.trainer.model, outputs / MODEL_FILE)
+
+
+def _leave_mistakes(trial: optuna.Trial, training: Run, images: Images) -> None:
+    """Save beside the model what it gets wrong on the validation images."""
+    outputs = getattr(trial, "outputs", None)
+    if outputs is not None:
+        with training.clock.phase("save"):
+            mistakes.save(training.reads, images, outputs / MISTAKES_FILE)

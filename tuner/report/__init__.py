@@ -5,13 +5,13 @@ and every function of `tuner.report.plots` makes a Plotly figure of them.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tuner.command import execute
 from tuner.complete import study_names
-from tuner.flags import Command, setting
+from tuner.flags import Command, given, setting
 from tuner.values import text
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ def load(study: str, storage: str | None = None) -> "Results":
     help="The study's name in the database; give it again for several side by side.",
 )
 @setting("storage")
+@setting(
+    "artifacts",
+    help="Folder, or s3:// address, with what trials left: the mistakes of the best one's model.",
+)
 @click.option(
     "--out", type=text, metavar="FILE", help="The page. [default: report-NAME.html, here]"
 )
@@ -56,16 +60,9 @@ def load(study: str, storage: str | None = None) -> "Results":
 @click.option(
     "--publish",
     is_flag=True,
-    help="Also put the verdict and the most telling figures into optuna-dashboard.",
+    help="Also put the verdict, telling figures and the best model into optuna-dashboard.",
 )
-def report(  # noqa: PLR0913, PLR0917 - the flags
-    study: tuple[str, ...],
-    storage: str | None,
-    out: str | None,
-    csv: str | None,
-    png: str | None,
-    publish: bool,  # noqa: FBT001
-) -> None:
+def report(**_flags: Any) -> None:
     """Turn a study into one HTML page: which technique is better, by how much, how sure is that?
 
     The page holds all it needs: it works without network, and can be mailed. Studies of any
@@ -73,15 +70,17 @@ def report(  # noqa: PLR0913, PLR0917 - the flags
     """
     # Imported here, so that --help does not wait for pandas.
     from tuner.report.writing import Outputs, write  # noqa: PLC0415
-    from tuner.settings import resolve_storage  # noqa: PLC0415
+    from tuner.settings import artifacts_of, resolve_storage  # noqa: PLC0415
 
-    outputs = Outputs(
-        page=None if out is None else Path(out),
-        csv=None if csv is None else Path(csv),
-        png=None if png is None else Path(png),
-        publish=publish,
+    options = given()
+    values = options.values
+    page, csv, png = (
+        None if values[name] is None else Path(values[name]) for name in ("out", "csv", "png")
     )
-    for sentence in write(list(dict.fromkeys(study)), resolve_storage(storage), outputs):
+    artifacts = artifacts_of(options, check=False)  # what is not there is told on the page
+    outputs = Outputs(page, csv, png, publish=values["publish"], artifacts=artifacts)
+    studies = list(dict.fromkeys(values["study"]))
+    for sentence in write(studies, resolve_storage(values["storage"]), outputs):
         click.echo(sentence)
 
 

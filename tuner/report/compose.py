@@ -20,6 +20,7 @@ from tuner.report.material import Judged, Material
 from tuner.report.plots import (
     best,
     confirmation,
+    confusion,
     cost,
     curves,
     expected,
@@ -36,6 +37,7 @@ from tuner.report.plots import (
     spending,
     studies,
     timeline,
+    worst,
 )
 from tuner.report.results import ENDED, Results
 
@@ -81,6 +83,7 @@ def _chapter(material: Material) -> Chapter:
         _section("factors", lambda: _comparisons(material)),
         _section("interactions", lambda: _dependence(material)),
         _section("curves", lambda: _curves(results)),
+        _section("mistakes", lambda: _mistakes(material)),
         _section("importance", lambda: _weights(material)),
         _section("cost", lambda: _costs(results)),
         _section("failures", lambda: _failures(results)),
@@ -256,6 +259,33 @@ def _curves(results: Results) -> Section:
             *cards_of("curves", "Learning curves", lambda: curves.curves(results)),
             *cards_of("parallel", "All settings at once", lambda: parallel.parallel(results)),
         ],
+    )
+
+
+def mistake_cards(material: Material) -> list[AnyCard]:
+    """What the best trial's model gets wrong; nothing where there is no such model."""
+    mistakes, number = material.mistakes, material.results.best
+    if mistakes is None or number is None:
+        return []
+    if isinstance(mistakes, str):
+        return [Blank("confusion", "Confusion matrix", mistakes)]
+    return [
+        *cards_of("confusion", "Confusion matrix", lambda: confusion.confusion(mistakes, number)),
+        *cards_of("worst-images", "Worst images", lambda: worst.worst(mistakes, number)),
+    ]
+
+
+def _mistakes(material: Material) -> Section | None:
+    cards = mistake_cards(material)
+    if not cards:
+        return None
+    return Section(
+        "mistakes",
+        "What the best model gets wrong",
+        "Mistakes",
+        "The model of the best trial on the validation images, by which it was chosen: on new "
+        "images it will rather be a little worse.",
+        cards=cards,
     )
 
 

@@ -23,6 +23,7 @@ from tuner.report.plots import forest as _forest
 from tuner.report.plots import history as _history
 from tuner.report.plots import importance as _importance
 from tuner.report.plots import interactions as _interactions
+from tuner.report.plots import leaders as _leaders
 from tuner.report.plots import parallel as _parallel
 from tuner.report.plots import pareto as _pareto
 from tuner.report.plots import response as _response
@@ -117,6 +118,11 @@ def response(results: Results) -> go.Figure:
 def curves(results: Results) -> go.Figure:
     """Learning curves."""
     return titled(_curves.curves(results))
+
+
+def leaders(results: Results) -> go.Figure:
+    """Learning curves of the best trials, before those of the others."""
+    return titled(_leaders.leaders(results))
 
 
 def parallel(results: Results) -> go.Figure:

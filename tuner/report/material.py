@@ -8,6 +8,7 @@ from numpy.linalg import LinAlgError
 
 from tuner.report.cards import CannotDraw
 from tuner.report.factors import Factor
+from tuner.report.mistakes import Mistakes
 from tuner.report.model import NoModel, StudyModel, model_of
 from tuner.report.results import Results
 from tuner.report.statistics.levels import TunedLevels
@@ -32,10 +33,13 @@ class Material:
     Attributes:
         results: the study's.
         confirm: of the study that re-ran its configurations on shared fresh seeds, if there is one.
+        mistakes: what the best trial's model gets wrong; a sentence where that should be known and
+            is not; None where there is no such thing.
     """
 
     results: Results
     confirm: Results | None = None
+    mistakes: Mistakes | str | None = None
 
     @cached_property
     def adaptive(self) -> bool:

@@ -42,12 +42,14 @@ class Outputs:
         page: the HTML file; None for ``report-NAME.html`` in this directory.
         csv, png: folders, or None.
         publish: whether the dashboard gets the verdict.
+        artifacts: the artifact store with files of the best trials, or None to do without.
     """
 
     page: Path | None
     csv: Path | None
     png: Path | None
     publish: bool
+    artifacts: str | None = None
 
 
 def write(studies: Sequence[str], storage: str, outputs: Outputs) -> Iterator[str]:
@@ -62,7 +64,7 @@ def write(studies: Sequence[str], storage: str, outputs: Outputs) -> Iterator[st
     with contextlib.closing(
         open_database(storage, create=False, read_only=not outputs.publish)
     ) as database:
-        materials = read_materials(database, studies)
+        materials = read_materials(database, studies, outputs.artifacts)
         report = compose(materials)
         with _writing(page):
             _replace(page, render(report).encode(errors="replace"))

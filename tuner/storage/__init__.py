@@ -34,6 +34,7 @@ from tuner.storage.requests import (
 from tuner.storage.retry import is_transient
 from tuner.storage.row import HeldRow
 from tuner.storage.running import ANOTHER_PROGRAM, RunningTrial
+from tuner.storage.shown import change_shown, read_artifact_attrs
 from tuner.storage.studies import (
     StudyPreview,
     StudyRecord,
@@ -41,6 +42,7 @@ from tuner.storage.studies import (
     read_stored,
     record_environment,
     record_opening,
+    record_store,
     register,
 )
 from tuner.storage.urls import Address, address_of
@@ -73,6 +75,7 @@ __all__ = [
     "StudyRecord",
     "address_of",
     "change_request",
+    "change_shown",
     "close_reached",
     "count_diverged",
     "find_best",
@@ -84,6 +87,7 @@ __all__ = [
     "open_database",
     "open_request",
     "preview",
+    "read_artifact_attrs",
     "read_complete_values",
     "read_contents",
     "read_kept",
@@ -92,6 +96,7 @@ __all__ = [
     "read_stored",
     "record_environment",
     "record_opening",
+    "record_store",
     "register",
     "storage_errors",
     "studies_with_claims",

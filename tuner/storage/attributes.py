@@ -23,18 +23,53 @@ COMPARE_ATTR = "tuner:compare"  # the parameter whose levels share the budget eq
 CONFIRMS_ATTR = "tuner:confirms"  # the name of the study whose configurations this one re-runs
 CONFIGURATIONS_ATTR = "tuner:configurations"  # that it re-runs: their parameters
 ASKED_ATTR = "tuner:asked"  # which these were, and on how many seeds: as the command asked
+STORES_ATTR = "tuner:stores"  # which artifact store each host has used last, by its own mark
 OPENINGS_ATTR = "tuner:openings"  # of a search: when the test set was opened for it
 
 # Of a trial.
 SEED_ATTR = "seed"
 REASON_ATTR = "reason"
 OUTCOME_ATTR = "outcome"
+# How user attributes stand in optuna-dashboard: what a person looks for first, then what is not
+# named here (an objective's own, or a study's), then where it ran and, last, hashes.
+TRIAL_FIRST = (OUTCOME_ATTR, REASON_ATTR)
+TRIAL_LAST = (
+    "seconds", "report_seconds", "cached_features", "precision", "device", "threads", "memory_mb",
+    "worker", "host", SEED_ATTR, "environment", "source", "base_hash", "weights_hash",
+)  # fmt: skip
+STUDY_LAST = (
+    COMPARE_ATTR, CONFIRMS_ATTR, ASKED_ATTR, OPENINGS_ATTR, SEARCH_ATTR, STUDY_SEED_ATTR,
+    REQUEST_ATTR, SAMPLERS_ATTR, ID_ATTR, STORES_ATTR, CONFIGURATIONS_ATTR, DEFINITION_ATTR,
+)  # fmt: skip
 # System attributes of a trial; the first two where a study has arms, see `tuner.design`.
 ARM_ATTR = "tuner:arm"
 BLOCK_ATTR = "tuner:block"
 # The step after which a trial was to be pruned. A pruner with rungs would not decide again: it has
 # written that the rung is passed.
 PRUNED_AT = "tuner:pruned_at"
+
+
+_TRIAL_PLACES = {
+    **{name: place - len(TRIAL_FIRST) for place, name in enumerate(TRIAL_FIRST)},
+    **{name: place for place, name in enumerate(TRIAL_LAST, 1)},
+}
+_STUDY_PLACES = {name: place for place, name in enumerate(STUDY_LAST, 1)}
+
+
+def trial_in_order(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial's user attributes as people look for them, see `TRIAL_FIRST`."""
+    return {name: attrs[name] for name in sorted(attrs, key=lambda it: _TRIAL_PLACES.get(it, 0))}
+
+
+def study_in_order(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's user attributes as people look for them: its own first, its definition last."""
+
+    def place(name: str) -> float:
+        # What the workers ran on stands before the two that are long.
+        hosts = len(STUDY_LAST) - 2.5
+        return hosts if name.startswith(ENVIRONMENT_ATTR) else _STUDY_PLACES.get(name, 0)
+
+    return {name: attrs[name] for name in sorted(attrs, key=place)}
 
 
 def read_study_attr(session: Session, study_id: int, key: str) -> Any:
@@ -90,6 +125,7 @@ class StoredAttributes:
             8601), at which ``commit``, for which ``study`` (with the ``id`` that names it in the
             artifact store) of how many ``configurations`` and ``seeds``.
         environments: versions, commit and machine of the workers, by hash.
+        uid: names the study in the artifact store.
     """
 
     snapshot: Snapshot | None = None
@@ -103,6 +139,7 @@ class StoredAttributes:
     asked: dict[str, Any] = field(default_factory=dict)
     openings: list[dict[str, Any]] = field(default_factory=list)
     environments: dict[str, dict[str, Any]] = field(default_factory=dict)
+    uid: str | None = None
 
     @staticmethod
     def of(user_attrs: Mapping[str, Any]) -> "StoredAttributes":
@@ -112,7 +149,7 @@ class StoredAttributes:
         samplers = user_attrs.get(SAMPLERS_ATTR) or [search.get("sampler")]
         seed, confirms = user_attrs.get(STUDY_SEED_ATTR), user_attrs.get(CONFIRMS_ATTR)
         compare = user_attrs.get(COMPARE_ATTR)
-        target = _dict(user_attrs.get(REQUEST_ATTR)).get("target")
+        target, uid = _dict(user_attrs.get(REQUEST_ATTR)).get("target"), user_attrs.get(ID_ATTR)
         try:
             snapshot = Snapshot.from_dict(_dict(definition)) if definition else None
         except TypeError:  # a name is missing
@@ -133,6 +170,7 @@ class StoredAttributes:
                 for key, value in user_attrs.items()
                 if key.startswith(ENVIRONMENT_ATTR) and isinstance(value, dict)
             },
+            uid=uid if isinstance(uid, str) else None,
         )
 
 

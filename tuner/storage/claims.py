@@ -107,7 +107,7 @@ class Claims:
 
     def __init__(self, database: Database, study_id: int) -> None:
         self._database = database
-        self._study_id = study_id
+        self.study_id = study_id
         # Of others' claims: the last beat seen, and since when, by time.monotonic.
         self._watched: dict[str, tuple[datetime, float]] = {}
         self._looked = 0.0  # when they were last seen, by time.monotonic
@@ -138,7 +138,7 @@ class Claims:
         """
 
         def take(again: bool) -> Claim | NoTrial:  # noqa: FBT001 - the callback's signature
-            with locked_study(self._database, self._study_id) as session:
+            with locked_study(self._database, self.study_id) as session:
                 held = self._held(session, owner) if again else None
                 return held or self._claim(session, owner, seed_of, target, most_failed, design)
 
@@ -164,7 +164,7 @@ class Claims:
         most_failed: int,
         design: Design | None,
     ) -> Claim | NoTrial:
-        request = read_request(session, self._study_id)
+        request = read_request(session, self.study_id)
         if request is not None and request.state is RequestState.PAUSED:
             return NoTrial.PAUSED
         if request is not None and request.state is RequestState.STOPPED:
@@ -187,7 +187,7 @@ class Claims:
         trial = session.scalars(
             select(models.TrialModel)
             .where(
-                models.TrialModel.study_id == self._study_id,
+                models.TrialModel.study_id == self.study_id,
                 models.TrialModel.state == TrialState.WAITING,
             )
             .order_by(models.TrialModel.number)
@@ -218,8 +218,8 @@ class Claims:
         seed_of: Callable[[int], int],
         design: Design | None,
     ) -> Claim:
-        place = Place() if design is None else next_place(session, self._study_id, design)
-        trial = self._database.backend._get_prepared_new_trial(self._study_id, None, session)
+        place = Place() if design is None else next_place(session, self.study_id, design)
+        trial = self._database.backend._get_prepared_new_trial(self.study_id, None, session)
         session.flush()
         trial_id, number = _key(trial)
         seed = seed_of(number if place.block is None else place.block)
@@ -231,7 +231,7 @@ class Claims:
 
     def _write(self, session: Session, owner: Owner, claim: Claim, deaths: int) -> None:
         row = {
-            "study_id": self._study_id,
+            "study_id": self.study_id,
             "owner": owner.token,
             "supervisor": owner.supervisor,
             "host": owner.host,
@@ -289,7 +289,7 @@ class Claims:
         attrs: Mapping[str, Any],
         system_attrs: Mapping[str, str],
     ) -> bool:
-        with locked_study(self._database, self._study_id) as session:
+        with locked_study(self._database, self.study_id) as session:
             if not self._holds(session, claim.trial_id, owner):
                 return False
             trial = models.TrialModel.find_or_raise_by_id(claim.trial_id, session)
@@ -330,13 +330,13 @@ class Claims:
             death: why the worker died, or None if it was only asked to stop. A trial whose workers
                 died more than `MAX_DEATHS` times ends FAIL with this reason.
         """
-        with locked_study(self._database, self._study_id) as session:
+        with locked_study(self._database, self.study_id) as session:
             return self._give_back(session, claims.c.owner == owner.token, death)
 
     @patient
     def hand_back_all(self, supervisor: str) -> GivenBack:
         """Give back what any worker of a supervisor still holds; none of them runs any more."""
-        with locked_study(self._database, self._study_id) as session:
+        with locked_study(self._database, self.study_id) as session:
             return self._give_back(session, claims.c.supervisor == supervisor, None)
 
     @patient
@@ -349,13 +349,13 @@ class Claims:
         Args:
             mine: the caller's own ``Owner.supervisor``, which is alive.
         """
-        with locked_study(self._database, self._study_id) as session:
+        with locked_study(self._database, self.study_id) as session:
             now = session.scalars(select(utc_now())).one()
             rows = session.execute(
                 select(claims.c.owner, claims.c.supervisor, claims.c.pid, claims.c.beat)
                 .join(models.TrialModel, models.TrialModel.trial_id == claims.c.trial_id)
                 .where(
-                    claims.c.study_id == self._study_id,
+                    claims.c.study_id == self.study_id,
                     claims.c.supervisor != mine,
                     claims.c.owner != HANDED_BACK,
                     models.TrialModel.state == TrialState.RUNNING,
@@ -390,7 +390,7 @@ class Claims:
             .join(claims, models.TrialModel.trial_id == claims.c.trial_id)
             .where(
                 which,
-                claims.c.study_id == self._study_id,
+                claims.c.study_id == self.study_id,
                 claims.c.owner != HANDED_BACK,
                 models.TrialModel.state == TrialState.RUNNING,
             )
@@ -435,7 +435,7 @@ class Claims:
                         & (models.TrialModel.study_id == claims.c.study_id),
                     )
                     .where(
-                        models.TrialModel.study_id == self._study_id,
+                        models.TrialModel.study_id == self.study_id,
                         models.TrialModel.state == TrialState.RUNNING,
                         or_(claims.c.trial_id.is_(None), claims.c.owner == HANDED_BACK),
                     )
@@ -450,7 +450,7 @@ class Claims:
             return set(
                 session.scalars(
                     select(models.TrialModel.number).where(
-                        models.TrialModel.study_id == self._study_id,
+                        models.TrialModel.study_id == self.study_id,
                         models.TrialModel.state.in_([TrialState.RUNNING, TrialState.WAITING]),
                     )
                 )
@@ -459,7 +459,7 @@ class Claims:
     def _count_by_state(self, session: Session) -> dict[TrialState, int]:
         rows = session.execute(
             select(models.TrialModel.state, func.count())
-            .where(models.TrialModel.study_id == self._study_id)
+            .where(models.TrialModel.study_id == self.study_id)
             .group_by(models.TrialModel.state)
         )
         return {state: count for state, count in rows}  # noqa: C416 - rows are not pairs to mypy

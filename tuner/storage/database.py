@@ -14,6 +14,7 @@ import sqlalchemy
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, _cached_storage
 from optuna.storages._rdb import models
+from optuna.study._frozen import FrozenStudy
 from sqlalchemy import select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +22,7 @@ from sqlalchemy.orm import Session
 
 from tuner.errors import NoDatabase, StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
+from tuner.storage.attributes import study_in_order
 from tuner.storage.retry import Patience, PatientStorage, reason_of
 from tuner.storage.tables import claims, metadata
 from tuner.storage.urls import Address, address_of, resolve
@@ -51,7 +53,17 @@ _SHOWN_TABLES = 3
 
 
 class _CachedStorage(_cached_storage._CachedStorage):
-    """Optuna's cache, which for a trial's system attributes loads the whole trial, without that."""
+    """Optuna's cache, which for a trial's system attributes loads the whole trial, without that.
+
+    It gives a study's user attributes in our order, as `PatientStorage` a trial's.
+    """
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """All studies, with their attributes as people look for them."""
+        studies = super().get_all_studies()
+        for study in studies:
+            study.user_attrs = study_in_order(study.user_attrs)
+        return studies
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         """A trial's system attributes, as pruners ask for at each report."""
@@ -81,6 +93,11 @@ class Database:
     def patience(self) -> Patience:
         """How this process bears with its database."""
         return self.backend.patience
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts can work on it: a SQLite file is for one machine."""
+        return self.backend.engine.dialect.name != "sqlite"
 
     def close(self) -> None:
         """Close all connections."""

@@ -151,7 +151,7 @@ def _params(session: Session, study_id: int) -> dict[int, list[tuple[str, float]
 def forget_files(
     database: Database, study_id: int, artifact_ids: Mapping[int, Collection[str]]
 ) -> None:
-    """Remove the trials' attributes that name these files, before the files go.
+    """Remove the attributes of trials, and of the study, that name these files, before they go.
 
     Processes that run keep a finished trial's attributes in Optuna's cache, and never ask again:
     that is harmless, for nothing of theirs opens files of other trials.
@@ -165,6 +165,7 @@ def forget_files(
         StudyGone: somebody deleted the study.
     """
     attr: Any = models.TrialSystemAttributeModel
+    of_study: Any = models.StudySystemAttributeModel
     trials = list(artifact_ids)
 
     def write(_again: bool) -> None:  # noqa: FBT001
@@ -179,10 +180,21 @@ def forget_files(
                     select(attr.trial_system_attribute_id, attr.key).where(attr.trial_id.in_(some))
                 )
                 going = [row_id for row_id, key in rows if key in keys]
-                session.execute(
-                    delete(attr)
-                    .where(attr.trial_system_attribute_id.in_(going))
-                    .execution_options(synchronize_session=False)
+                _remove(session, attr, attr.trial_system_attribute_id, going)
+                rows = session.execute(
+                    select(of_study.study_system_attribute_id, of_study.key).where(
+                        of_study.study_id == study_id,
+                        of_study.key.startswith(ARTIFACTS_ATTR_PREFIX, autoescape=True),
+                    )
                 )
+                going = [row_id for row_id, key in rows if key in keys]
+                _remove(session, of_study, of_study.study_system_attribute_id, going)
 
     database.patience.run(write)
+
+
+def _remove(session: Session, table: Any, key: Any, row_ids: list[int]) -> None:
+    if row_ids:
+        session.execute(
+            delete(table).where(key.in_(row_ids)).execution_options(synchronize_session=False)
+        )

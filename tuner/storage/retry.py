@@ -16,6 +16,8 @@ from typing import Any, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
@@ -26,6 +28,7 @@ from sqlalchemy.exc import (
 
 from tuner import interrupt, wording
 from tuner.errors import StorageError
+from tuner.storage.attributes import trial_in_order
 from tuner.wording import redact
 
 # A database may be away for so long, in seconds: a restart, a failover, a cable.
@@ -191,7 +194,10 @@ def patient(method: Callable[..., T]) -> Callable[..., T]:
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage; what objectives, samplers and pruners do with it is tried again."""
+    """Optuna's storage; what objectives, samplers and pruners do with it is tried again.
+
+    Databases give attributes in any order, SQLite by their names: a trial has them here in ours.
+    """
 
     def __init__(
         self,
@@ -203,6 +209,11 @@ class PatientStorage(RDBStorage):
     ) -> None:
         self.patience = patience
         super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=skip_table_creation)
+
+    def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
+        frozen = super()._build_frozen_trial_from_trial_model(trial)
+        frozen.user_attrs = trial_in_order(frozen.user_attrs)
+        return frozen
 
 
 # Reads, and writes that store the same thing when they are done twice. All but the underscored ones

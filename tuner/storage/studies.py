@@ -23,6 +23,7 @@ from tuner.storage.attributes import (
     OPENINGS_ATTR,
     SAMPLERS_ATTR,
     SEARCH_ATTR,
+    STORES_ATTR,
     STUDY_SEED_ATTR,
     StoredAttributes,
     read_study_attr,
@@ -31,6 +32,10 @@ from tuner.storage.attributes import (
 from tuner.storage.database import Database, locked_study, session_of, storage_errors
 from tuner.storage.tables import claims
 from tuner.study import Snapshot
+
+# A study remembers the artifact stores of so many hosts, the last ones: containers come and go
+# under new names, and a column of MySQL takes 65,535 bytes.
+MOST_HOSTS = 100
 
 
 @dataclass(frozen=True)
@@ -277,6 +282,33 @@ def record_opening(database: Database, study_id: int, opening: dict[str, Any]) -
                 write_study_attr(session, study_id, OPENINGS_ATTR, [*there, opening])
 
     database.patience.run(write)
+
+
+def record_store(database: Database, study_id: int, host: str, store: str) -> list[str]:
+    """Note which artifact store a host uses for a study, and tell who uses another one.
+
+    Args:
+        database: where.
+        study_id: of the study.
+        host: this host's name.
+        store: what tells its store from others.
+
+    Returns:
+        The names of hosts whose last one was another, sorted.
+    """
+    others: list[str] = []
+
+    def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
+        with locked_study(database, study_id) as session:
+            known = read_study_attr(session, study_id, STORES_ATTR)
+            stores = known if isinstance(known, dict) else {}
+            others[:] = sorted(it for it, its in stores.items() if it != host and its != store)
+            if stores.get(host) != store:
+                kept = [it for it in stores.items() if it[0] != host][-MOST_HOSTS + 1 :]
+                write_study_attr(session, study_id, STORES_ATTR, {**dict(kept), host: store})
+
+    database.patience.run(write)
+    return others
 
 
 def record_environment(

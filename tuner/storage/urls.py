@@ -1,5 +1,6 @@
 """Storage URLs: from what the user writes to what SQLAlchemy connects to."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from tuner.errors import UsageError
+from tuner.flags import PASSWORD_FILE_VARIABLE
 from tuner.wording import redact_value
 
 # What the user writes -> SQLAlchemy's dialect and driver. Drivers named outright are kept.
@@ -91,8 +93,37 @@ def address_of(text: str) -> Address:
     """The address that a storage URL means here.
 
     Raises:
-        UsageError: see `resolve`.
+        UsageError: see `resolve`; or the file with the password holds none.
     """
-    url = resolve(text)
+    url = _with_password(resolve(text))
     shown = redact_value(url.render_as_string(hide_password=True))
-    return Address(absolute(url).render_as_string(hide_password=False), shown)
+    # SQLAlchemy leaves a space in a password as it is, and `resolve` takes none.
+    secret = absolute(url).render_as_string(hide_password=False).replace(" ", "%20")
+    return Address(secret, shown)
+
+
+def _with_password(url: URL) -> URL:
+    """The URL with the password of the file that the environment names, where it has none.
+
+    So a password is in no command line, no environment and no setting.
+
+    Raises:
+        UsageError: the file cannot be read, or is empty.
+    """
+    path = os.environ.get(PASSWORD_FILE_VARIABLE)
+    needs_one = url.username and url.password is None and "password" not in url.query
+    if not path or not needs_one or url.drivername == "sqlite":
+        return url
+    try:
+        password = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        wrong = "" if password else "is empty"
+    except OSError as error:
+        password, wrong = "", f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        password, wrong = "", "is no text in UTF-8"
+    if wrong:
+        raise UsageError(
+            f"{PASSWORD_FILE_VARIABLE} is {path!r}, which {wrong}; name a file that holds the "
+            "database's password and nothing else."
+        ) from None
+    return url.set(password=password)

@@ -36,11 +36,21 @@ class _Agreement:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
+    """The curves of a study, for drawing.
+
+    Attributes:
+        axis: for the steps.
+        scale: of the intermediate values.
+        steps: ``number``, ``step``, ``shown``; in this order.
+        numbers: the trials that are drawn.
+        thinned: words on those that are not, or "".
+    """
+
     axis: theme.StepAxis
-    scale: Scale  # of the intermediate values
-    steps: pd.DataFrame  # number, step, shown
-    numbers: "pd.Index[int]"  # the trials that are drawn
+    scale: Scale
+    steps: pd.DataFrame
+    numbers: "pd.Index[int]"
     thinned: str
 
 
@@ -50,7 +60,7 @@ def curves(results: Results) -> Card:
     Raises:
         CannotDraw: no trial has intermediate values.
     """
-    drawn = _drawn(results)
+    drawn = drawn_of(results)
     agreement = _agreement(results, drawn)
     axis = drawn.axis
     return Card(
@@ -67,7 +77,12 @@ def curves(results: Results) -> Card:
     )
 
 
-def _drawn(results: Results) -> _Drawn:
+def drawn_of(results: Results) -> Drawn:
+    """The curves of a study.
+
+    Raises:
+        CannotDraw: no trial has intermediate values.
+    """
     scale = _scale(results)
     steps = results.steps[["number", "step"]].assign(shown=scale.shown(results.steps["value"]))
     steps = steps[np.isfinite(steps["shown"])].sort_values(["number", "step"])
@@ -77,7 +92,7 @@ def _drawn(results: Results) -> _Drawn:
     all_numbers = pd.Index(steps["number"].unique())
     keep = [] if results.best is None else [results.best]
     numbers, how = words.subset(all_numbers, _MOST_CURVES, keep)
-    return _Drawn(theme.step_axis(results), scale, steps, numbers, how)
+    return Drawn(theme.step_axis(results), scale, steps, numbers, how)
 
 
 def _scale(results: Results) -> Scale:
@@ -87,7 +102,7 @@ def _scale(results: Results) -> Scale:
     return scale_of("intermediate value", results.directions[0], results.steps["value"])
 
 
-def _figure(results: Results, drawn: _Drawn) -> go.Figure:
+def _figure(results: Results, drawn: Drawn) -> go.Figure:
     figure = theme.new_figure(height=440)
     for numbers, style in _groups(results, drawn):
         figure.add_trace(_lines(drawn, numbers, style))
@@ -100,7 +115,7 @@ def _figure(results: Results, drawn: _Drawn) -> go.Figure:
     return figure
 
 
-def _groups(results: Results, drawn: _Drawn) -> Iterator[tuple["pd.Index[int]", dict[str, Any]]]:
+def _groups(results: Results, drawn: Drawn) -> Iterator[tuple["pd.Index[int]", dict[str, Any]]]:
     """The trials of each trace and its looks, those behind first."""
     counts = results.trials["outcome"][drawn.steps["number"].unique()].value_counts()
     for outcome, opacity in _FADED.items():
@@ -146,11 +161,11 @@ def _by_level(
         yield others, {"name": f"other complete ({len(others):,})", "line": line}
 
 
-def _here(drawn: _Drawn, numbers: "pd.Index[int]") -> "pd.Index[int]":
+def _here(drawn: Drawn, numbers: "pd.Index[int]") -> "pd.Index[int]":
     return drawn.numbers[drawn.numbers.isin(numbers)]
 
 
-def _lines(drawn: _Drawn, numbers: "pd.Index[int]", style: dict[str, Any]) -> go.Scatter:
+def _lines(drawn: Drawn, numbers: "pd.Index[int]", style: dict[str, Any]) -> go.Scatter:
     """One trace with a gap behind each curve; long curves keep evenly spread points."""
     most = max(8, _MOST_POINTS // len(drawn.numbers))
     parts = []
@@ -173,7 +188,7 @@ def _lines(drawn: _Drawn, numbers: "pd.Index[int]", style: dict[str, Any]) -> go
     )
 
 
-def _agreement(results: Results, drawn: _Drawn) -> _Agreement | None:
+def _agreement(results: Results, drawn: Drawn) -> _Agreement | None:
     """Spearman's correlation between an early step and the last, over complete trials."""
     complete = drawn.steps[drawn.steps["number"].isin(words.of_outcome(results, COMPLETE))]
     wide = complete.pivot_table(index="number", columns="step", values="shown")
@@ -195,7 +210,7 @@ def _agreement(results: Results, drawn: _Drawn) -> _Agreement | None:
     return _Agreement(early, last, rho, float(low), float(high), len(both))
 
 
-def _finding(results: Results, drawn: _Drawn, agreement: _Agreement | None) -> str:
+def _finding(results: Results, drawn: Drawn, agreement: _Agreement | None) -> str:
     if agreement is None:
         ended = int(drawn.steps["number"].isin(words.of_outcome(results, COMPLETE)).any())
         curves_text = wording.count(drawn.steps["number"].nunique(), "learning curve")
@@ -213,7 +228,7 @@ def _finding(results: Results, drawn: _Drawn, agreement: _Agreement | None) -> s
     return f"Ranks at {early} are not shown to hold until {last} ({n})"
 
 
-def _treatment(results: Results, drawn: _Drawn, agreement: _Agreement | None) -> str:
+def _treatment(results: Results, drawn: Drawn, agreement: _Agreement | None) -> str:
     parts = []
     if not results.steps_are_values:
         parts.append("Intermediate values are another quantity than the final one.")
@@ -232,7 +247,7 @@ def _treatment(results: Results, drawn: _Drawn, agreement: _Agreement | None) ->
     return " ".join(parts)
 
 
-def _table(drawn: _Drawn) -> pd.DataFrame:
+def _table(drawn: Drawn) -> pd.DataFrame:
     """Where all were, step by step, and how many were still there."""
     steps = drawn.steps
     if steps["step"].nunique() > words.MOST_ROWS:
@@ -250,7 +265,7 @@ def _table(drawn: _Drawn) -> pd.DataFrame:
     return table.reset_index()
 
 
-def _alt(drawn: _Drawn) -> str:
+def _alt(drawn: Drawn) -> str:
     steps, axis = drawn.steps, drawn.axis
     first, last = int(steps["step"].min()), int(steps["step"].max())
     texts = []
