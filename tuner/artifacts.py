@@ -34,7 +34,14 @@ MODEL_FILE = "model.keras"
 # What it gets wrong on the validation images, see `tuner.report.mistakes`.
 MISTAKES_FILE = "mistakes.json"
 
+# What an id may be: it comes from a database that others may write, and becomes a file's name.
+ARTIFACT_ID = re.compile(r"[0-9a-fA-F-]{1,200}")
+
 BUCKET_SCHEME = "s3://"  # how the address of a bucket begins; any other is a folder
+
+# The id of a file that a worker of ours stored: its study's own mark, and one for the file. Those
+# of other programs are a UUID alone.
+OUR_FILE = re.compile(r"[0-9a-f]{12}-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 # Longer names of studies are cut: a file system takes 255 bytes.
 LONGEST_NAME = 80
@@ -181,7 +188,7 @@ class Artifacts:
 
     def _open(self, system_attrs: dict[str, Any], name: str) -> BinaryIO | None:
         for artifact_id, stored_name in named(system_attrs):
-            if stored_name == name:
+            if stored_name == name and ARTIFACT_ID.fullmatch(artifact_id):
                 try:
                     return self._store.files.open_reader(artifact_id)
                 except ArtifactNotFound:  # another host holds it, or `tuner gc` has removed it

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,8 +93,11 @@ def _acquire_patiently(lock: filelock.BaseFileLock) -> None:
 
 
 def write(path: Path, fill: Callable[[Path], None]) -> None:
-    """Let ``fill`` write a temporary file, which then gets its name."""
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    """Let ``fill`` write a temporary file, which then gets its name.
+
+    Processes in two containers may have the same number, so that is not in the temporary name.
+    """
+    temporary = path.with_suffix(f".{secrets.token_hex(4)}.tmp")
     try:
         fill(temporary)
         temporary.replace(path)

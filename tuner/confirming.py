@@ -29,7 +29,9 @@ from tuner.report.upkeep import keep_up
 from tuner.scoreboard import Scoreboard
 from tuner.settings import RunSettings, resolve_confirm, resolve_storage
 from tuner.storage import (
+    Address,
     Database,
+    address_of,
     find_study,
     open_database,
     read_contents,
@@ -47,7 +49,8 @@ def confirm_study(given: Given, console: Console) -> None:
         TunerError: anything that ends the command before that, with its exit code.
     """
     values = given.values
-    address = resolve_storage(values["storage"])
+    # The study's code may change the directory.
+    address = address_of(resolve_storage(values["storage"]))
     with contextlib.closing(open_database(address, read_only=True)) as database:
         search = read_search(database, values["study"])
         plan = plan_of(database, search, given, console)
@@ -72,14 +75,13 @@ def confirm_study(given: Given, console: Console) -> None:
         with contextlib.suppress(UsageError):  # somebody deleted it meanwhile
             source = _results(database, search.name)
         outcome = outcome_of(_results(database, plan.name), source)
-        shown_url = database.url
     console.print()
     console.print(as_table(outcome))
-    place = ["--storage", shown_url] if given.by_flag("storage") else []
+    places = given.again("storage", "artifacts")
     console.print()
     for command in ("report", "export"):
         out = ["--out", f"{search.name}-model"] if command == "export" else []
-        words = ["python", "-m", f"tuner.{command}", "--study", search.name, *out, *place]
+        words = ["python", "-m", f"tuner.{command}", "--study", search.name, *out, *places]
         console.print(Text(shlex.join(words), style="bold"), soft_wrap=True)
     if settings is not None and source is not None and not settings.no_publish:
         keep_up(search.name, address, settings.artifacts, console)
@@ -202,7 +204,7 @@ def _cost(plan: Plan, settings: RunSettings) -> str:
 class _Spread:
     """After three seeds: what difference all of them can show, by the spread that was measured."""
 
-    address: str
+    address: Address
     plan: Plan
     _told: bool = False
 

@@ -31,6 +31,14 @@ from tuner.values import text, whole
     is_flag=True,
     help="Let other machines in; a proxy that asks for a password belongs before it.",
 )
+@click.option(
+    "--name",
+    multiple=True,
+    type=text,
+    metavar="NAME",
+    help="A name by which browsers call it, as a proxy's; may be repeated. Its addresses and this "
+    "machine's own name need not be said.",
+)
 @click.option("--open", "open_", is_flag=True, help="Open the page in a browser, too.")
 def dashboard(**_flags: Any) -> None:
     """Show all studies of a database in the browser, until a signal comes.

@@ -256,6 +256,12 @@ class Given:
         """Whether it stands in the command line."""
         return self.sources.get(name) is Source.FLAG
 
+    def again(self, *names: str) -> list[str]:
+        """Those of these options that stand in the command line, for that of a next command."""
+        found = [name for name in names if self.by_flag(name)]
+        pairs = ((f"--{it.replace('_', '-')}", redact_value(str(self.values[it]))) for it in found)
+        return [word for pair in pairs for word in pair]
+
 
 def given() -> Given:
     """The options of the command that runs."""

@@ -7,12 +7,13 @@ raises becomes an `OSError` in words, as if a disk had failed.
 
 import contextlib
 import fnmatch
+import io
 import itertools
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn, cast
 
 from boto3.exceptions import Boto3Error
 from boto3.session import Session
@@ -212,7 +213,8 @@ class _BucketOfFiles:
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
         with as_os_error():
-            return self._store.open_reader(self._prefix + artifact_id)
+            body = self._store.open_reader(self._prefix + artifact_id)
+        return cast("BinaryIO", _Body(body))
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         with as_os_error():
@@ -221,6 +223,25 @@ class _BucketOfFiles:
     def remove(self, artifact_id: str) -> None:
         with as_os_error():
             self._store.remove(self._prefix + artifact_id)
+
+
+class _Body(io.RawIOBase):
+    """What a server sends of a file: a connection that breaks is an error as of a disk."""
+
+    def __init__(self, body: BinaryIO) -> None:
+        super().__init__()
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with as_os_error():
+            return self._body.read() if size < 0 else self._body.read(size)
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
 
 
 class _BucketCheckpoint:

@@ -52,8 +52,6 @@ READING = ("GET", "HEAD")
 NOTE = re.compile(r"/api/studies/\d+(/\d+)?/note")
 NOTES_METHOD = "set_study_system_attr"
 
-# Names by which a browser on this machine calls it.
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 
 READ_ONLY = "This dashboard is read-only: {method} {path} is refused."
 _WAITING_PAGE = """<!doctype html>
@@ -88,12 +86,12 @@ def serve(settings: DashboardSettings, console: Console) -> None:
     """
     local = _is_loopback(settings.host)
     _check(settings, local=local)
-    gate = Gate(local_only=local, writable=settings.writable)
+    gate = Gate({*settings.names, settings.host}, writable=settings.writable)
     opener = _Opener(settings, gate, console)
     opener.look()  # what waiting does not mend is told before anything else
     with closing(opener), closing(_listen(settings)) as listening:
         url = _url_of(listening)
-        _greet(settings, url, console, local=local)
+        _greet(settings, url, console)
         if gate.application is None:
             _say(console, f"{gate.waiting_for} Waiting for it.")
         if settings.open:
@@ -111,8 +109,9 @@ class Gate:
     """The WSGI application in front: who may come in, and for what.
 
     Args:
-        local_only: refuse a browser that calls this machine by a foreign name: a page of somebody
-            else could have its name lead here, and read what only this machine may read.
+        names: by which browsers may call it, beside this machine's own name and any address in
+            digits. A browser that calls it otherwise is refused: a page of somebody else could have
+            its own name lead here, and read what only those may read who can reach this.
         writable: whether notes may be written.
 
     Attributes:
@@ -120,17 +119,23 @@ class Gate:
         waiting_for: until then, a sentence about what is missing.
     """
 
-    def __init__(self, *, local_only: bool, writable: bool) -> None:
+    def __init__(self, names: Iterable[str], *, writable: bool) -> None:
         self.application: Application | None = None
         self.waiting_for = ""
-        self._local_only = local_only
+        self._names = {name.lower() for name in (*names, socket.gethostname(), "localhost")}
         self._writable = writable
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        method, path = str(environ["REQUEST_METHOD"]), str(environ.get("PATH_INFO", ""))
-        if self._local_only and not _is_own_name(str(environ.get("HTTP_HOST", ""))):
-            words = "This dashboard is for its own machine: call it by 127.0.0.1 or localhost."
+        method, path = str(environ["REQUEST_METHOD"]), _path_of(environ)
+        if path is None:
+            words = "The path of this request is no text in UTF-8."
+            return _answer(start_response, HTTPStatus.BAD_REQUEST, words)
+        if not self._is_called_right(str(environ.get("HTTP_HOST", ""))):
+            words = (
+                "This dashboard does not go by the name in the address: call it by 127.0.0.1 or "
+                "localhost, or start it with --name and the name."
+            )
             return _answer(start_response, HTTPStatus.FORBIDDEN, words)
         if not (method in READING or self._may_write(method, path)):
             words = READ_ONLY.format(method=method, path=path)
@@ -138,7 +143,10 @@ class Gate:
             return _answer(start_response, HTTPStatus.METHOD_NOT_ALLOWED, words, allowed)
         if self.application is None:
             return self._wait(path, start_response)
-        start_response = _careful(start_response, path)
+        # Optuna-dashboard's own parser of paths must not see another one than we do.
+        environ = {**environ, "PATH_INFO": path.encode().decode("latin-1")}
+        environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")  # it takes it for granted
+        start_response = _careful(start_response)
         if path == "/dashboard" or path.startswith("/dashboard/"):
             return self._page(environ, start_response)
         return self.application(environ, start_response)
@@ -158,6 +166,11 @@ class Gate:
         kept["Cache-Control"] = "no-cache"
         start_response(status, kept.items(), *more)
         return [body]
+
+    def _is_called_right(self, host: str) -> bool:
+        """Whether the Host header has a name of ours, or an address; old clients send none."""
+        name = re.sub(r":\d*$", "", host).lower()
+        return not name or name in self._names or _is_address(name.strip("[]"))
 
     def _may_write(self, method: str, path: str) -> bool:
         return self._writable and method == "PUT" and NOTE.fullmatch(path) is not None
@@ -185,15 +198,26 @@ def _answer(
     return [body]
 
 
-def _careful(start_response: StartResponse, path: str) -> StartResponse:
-    """Let no browser run a file that somebody attached to a trial, nor another page read it."""
+def _path_of(environ: Environ) -> str | None:
+    """The path that is asked for, with one slash at its beginning; None if it is no text."""
+    try:
+        path = str(environ.get("PATH_INFO", "")).encode("latin-1").decode()
+    except UnicodeError:
+        return None
+    return f"/{path.lstrip('/')}"
+
+
+def _careful(start_response: StartResponse) -> StartResponse:
+    """Let no browser run a file that somebody attached to a trial, nor another page read it.
+
+    Nothing but the page itself, which brings a policy of its own, has to be run.
+    """
 
     def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
         kept = Headers(headers)
         kept["X-Content-Type-Options"] = "nosniff"
-        if path.startswith("/artifacts/"):
-            kept["Content-Security-Policy"] = "sandbox"
-            del kept["Access-Control-Allow-Origin"]
+        kept.setdefault("Content-Security-Policy", "sandbox")
+        del kept["Access-Control-Allow-Origin"]
         return start_response(status, kept.items(), *more)
 
     return start
@@ -355,22 +379,28 @@ def _is_loopback(host: str) -> bool:
     return all(ip_address(address.partition("%")[0]).is_loopback for address in addresses)
 
 
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _check(settings: DashboardSettings, *, local: bool) -> None:
     if settings.port > LARGEST_PORT:  # the system would take another one
         raise UsageError(
             f"--port is {settings.port}; give a whole number up to {LARGEST_PORT}, or 0 for one "
             "that is free."
         )
-    if local:
-        return
-    if not settings.allow_remote:
+    if not (local or settings.allow_remote):
         raise UsageError(
             f"--host {settings.host} lets other machines in, and there is no password; add "
             "--allow-remote with a proxy that asks for one before it, or leave --host out."
         )
-    if settings.writable:
+    if settings.writable and settings.allow_remote:
         raise UsageError(
-            f"--writable is for this machine alone, and --host is {settings.host}: what others can "
+            "--writable is for this machine alone, and --allow-remote for others: what they can "
             "reach stays read-only; leave one of them out."
         )
 
@@ -394,16 +424,11 @@ def _url_of(listening: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _is_own_name(host: str) -> bool:
-    """Whether the Host header has a name of this machine for itself; old clients send none."""
-    return not host or re.sub(r":\d*$", "", host).lower() in LOOPBACK_NAMES
-
-
-def _greet(settings: DashboardSettings, url: str, console: Console, *, local: bool) -> None:
+def _greet(settings: DashboardSettings, url: str, console: Console) -> None:
     may = "notes can be written" if settings.writable else "read-only"
     shown = address_of(settings.storage).shown
     _say(console, f"optuna-dashboard of {shown}: {url} ({may}); Ctrl-C ends it")
-    if not local:
+    if settings.allow_remote:
         _say(
             console,
             "Whoever reaches this address sees every study, without a password: a proxy that asks "

@@ -305,6 +305,7 @@ class DashboardSettings:
         port: likewise; 0 for one that is free.
         writable: whether notes may be written.
         allow_remote: whether other machines may come in.
+        names: by which browsers call it, beside its own.
         open: open a browser.
     """
 
@@ -314,6 +315,7 @@ class DashboardSettings:
     port: int
     writable: bool
     allow_remote: bool
+    names: frozenset[str]
     open: bool
 
 
@@ -331,6 +333,7 @@ def resolve_dashboard(given: Given) -> DashboardSettings:
         port=_or(values["port"], DEFAULT_PORT),
         writable=values["writable"],
         allow_remote=values["allow_remote"],
+        names=frozenset(values["name"]),
         open=values["open_"],
     )
 

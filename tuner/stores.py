@@ -305,5 +305,6 @@ class FileCheckpoint:
     def discard(self) -> None:
         """See `Checkpoint.discard`; what a killed writer has left beside it goes, too."""
         with contextlib.suppress(OSError):
-            for path in self._path.parent.glob(f"{self._path.stem}.*"):
+            self._path.unlink(missing_ok=True)
+            for path in self._path.parent.glob(f"{self._path.stem}.*.tmp"):
                 path.unlink(missing_ok=True)

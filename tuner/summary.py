@@ -41,7 +41,7 @@ def summarise_detached(
         settings: of the command.
         shown_url: the database without its password.
     """
-    place = _place(settings, shown_url)
+    given = settings.given
     if board.ended >= board.target:
         words = f"nothing to do: {board.ended} trials are there"
     else:
@@ -49,15 +49,15 @@ def summarise_detached(
     rows = [
         ("study", Text(f"{board.name}: {words}")),
         ("database", Text(shown_url)),
-        ("next", Text(shlex.join(["python", "-m", "tuner.worker", *place]), style="bold")),
-        ("", Text(shlex.join(["python", "-m", "tuner.status", *place]), style="bold")),
+        ("next", _command("worker", *given.again("storage", "artifacts"))),
+        ("", _command("status", *given.again("storage"))),
     ]
     _print(console, rows)
 
 
-def _place(settings: RunSettings, shown_url: str) -> list[str]:
-    """The database, for a command that does not know it from its surroundings."""
-    return ["--storage", shown_url] if settings.given.by_flag("storage") else []
+def _command(name: str, *flags: str) -> Text:
+    """A command to type next."""
+    return Text(shlex.join(["python", "-m", f"tuner.{name}", *flags]), style="bold")
 
 
 def _print(console: Console, rows: list[tuple[str, Text]]) -> None:
@@ -92,26 +92,23 @@ def _rows(
         rows.append(("", Text(f"{board.diverged} of the pruned ones diverged")))
     rows += _best_rows(board)
     rows.append(("database", Text(shown_url)))
-    report = ["python", "-m", "tuner.report", "--study", board.name, *_place(settings, shown_url)]
-    rows.append(("next", Text(shlex.join(report), style="bold")))
-    look = ["python", "-m", "tuner.dashboard", *_place(settings, shown_url)]
-    rows.append(("", Text(shlex.join(look), style="bold")))
-    rows.append(("", Text(_command_for_more(board, settings, shown_url), style="bold")))
+    places = settings.given.again("storage", "artifacts")
+    rows.append(("next", _command("report", "--study", board.name, *places)))
+    rows.append(("", _command("dashboard", *places)))
+    rows.append(("", _command_for_more(board, settings)))
     return rows
 
 
 # What the next command must say again, if this one said it; the environment and tuner.toml stay.
-_SAID_AGAIN = ("study_name", "compare", "sampler", "pruner", "precision", "artifacts", "cache_dir")
+_SAID_AGAIN = (
+    "study_name", "compare", "sampler", "pruner", "precision", "artifacts", "cache_dir", "storage",
+)  # fmt: skip
 
 
-def _command_for_more(board: Scoreboard, settings: RunSettings, shown_url: str) -> str:
-    given = settings.given
-    words = ["python", "-m", "tuner.run", "--study", settings.study_argument]
-    for name in _SAID_AGAIN:
-        if given.by_flag(name):
-            words += [f"--{name.replace('_', '-')}", str(given.values[name])]
-    words += _place(settings, shown_url)
-    return shlex.join([*words, "--trials", str(2 * board.ended)])
+def _command_for_more(board: Scoreboard, settings: RunSettings) -> Text:
+    same = settings.given.again(*_SAID_AGAIN)
+    more = str(2 * board.ended)
+    return _command("run", "--study", settings.study_argument, *same, "--trials", more)
 
 
 def _best_rows(board: Scoreboard) -> list[tuple[str, Text]]:

@@ -398,7 +398,7 @@ def test_hosts_that_do_not_share_their_artifacts_are_told(
     assert said not in run("beta", "here", 3)  # it uses the same one now
     with opened(server_url) as (study, _):
         assert study.user_attrs[STORES_ATTR].keys() == hosts.keys()
-        assert len(set(study.user_attrs[STORES_ATTR].values())) == 1
+        assert len({store for store, _ in study.user_attrs[STORES_ATTR].values()}) == 1
 
 
 def test_a_daemon_refuses_another_file_and_serves_the_oldest_request_it_can(

@@ -341,8 +341,9 @@ def test_postgresql(with_postgresql: tuple[Project, str], with_digits: tuple[Pro
     for where in (with_digits[0].url, url):
         with opened(where, "digits") as (study, _):
             attrs.append(study.user_attrs)
-    for ours in ("tuner:id", "tuner:seed", "tuner:definition"):
+    for ours in ("tuner:seed", "tuner:definition"):
         assert attrs[0][ours] == attrs[1][ours]
+    assert attrs[0]["tuner:id"] != attrs[1]["tuner:id"]
 
 
 def postgresql_url(project: Project, password: str) -> str:

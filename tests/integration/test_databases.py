@@ -5,6 +5,7 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -19,7 +20,7 @@ from tuner.storage import Claim, Claims, open_database, record_store, register, 
 from tuner.storage.attributes import DEFINITION_ATTR, STORES_ATTR, STUDY_SEED_ATTR
 from tuner.storage.database import _create_backend, _read_only
 from tuner.storage.retry import Patience
-from tuner.storage.studies import MOST_HOSTS
+from tuner.storage.studies import MOST_HOSTS, STORE_SECONDS
 from tuner.storage.urls import resolve
 from tuner.study import Snapshot
 
@@ -60,7 +61,9 @@ def test_what_we_write_optuna_reads(database_url: str) -> None:
     database.close()
 
 
-def test_a_study_knows_which_store_each_host_uses(database_url: str) -> None:
+def test_a_study_knows_which_store_each_host_uses(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with contextlib.closing(open_database(database_url)) as database:
         study_id = register(database, "study", SNAPSHOT, seed=3, search={}).study_id
 
@@ -71,6 +74,10 @@ def test_a_study_knows_which_store_each_host_uses(database_url: str) -> None:
         assert told("gamma", "two") == ["alpha", "beta"]
         assert told("alpha", "two") == ["beta"]
         assert told("alpha", "three") == ["beta", "gamma"]
+        later = time.time() + STORE_SECONDS + 1
+        with monkeypatch.context() as patch:
+            patch.setattr("time.time", lambda: later)
+            assert told("delta", "four") == []  # the others are of yesterday
         for number in range(MOST_HOSTS):
             told(f"host-{number}".ljust(255, "x"), "one")
         stored = optuna.load_study(study_name="study", storage=database.storage)

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import struct
+import uuid
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tuner.report.page import render
 from tuner.report.plots.confusion import confusion
 from tuner.report.plots.leaders import MOST_LEADERS, leaders
 from tuner.report.plots.worst import caption, worst
-from tuner.report.publishing import BEGIN, END, _model_change, note, renewed
+from tuner.report.publishing import _LAST_LINE, BEGIN, END, _model_change, note, renewed
 from tuner.report.results import COMPLETE
 from tuner.report.upkeep import keep_up
 
@@ -159,7 +160,7 @@ def test_the_worst_images_stand_in_a_grid_each_with_its_words() -> None:
     card = worst(parsed(file_of()), 43)
     assert (
         card.title
-        == "10 of 35 mistakes are made with 90 % or more, the surest: 0 read as 1, > 99 %"
+        == "10 of the 35 mistakes are made with 90 % or more, the surest: 0 read as 1, > 99 %"
     )
     layout = card.figure.layout
     assert len(layout.images) == len(layout.annotations) == len(card.table) == 24
@@ -248,6 +249,8 @@ def test_the_note_says_what_is_searched_and_what_was_best() -> None:
     assert "| Optimizer | " in text
     empty = note(Material(in_memory([], attrs=OURS)))
     assert empty.startswith("## No trial has run to its end yet")
+    marked = note(Material(in_memory(mnist_like(5), name=END, attrs=OURS)))
+    assert END not in marked
     odd = note(Material(in_memory(mnist_like(5), name="a`b``|<b>\n", attrs=OURS)))
     assert "<b>" not in odd.replace("```", "").split("The same search again:")[0]
 
@@ -259,25 +262,28 @@ def test_the_note_says_what_is_searched_and_what_was_best() -> None:
         ("  \n", "{ours}"),
         ("mine", "mine\n\n{ours}"),
         (f"mine\n\n{BEGIN}\n\nold\n\n{END}\n\nand mine", "mine\n\n{ours}\n\nand mine"),
-        (f"mine {BEGIN} cut", f"mine {BEGIN} cut\n\n{{ours}}"),
-        ("## Old\n\nWritten by `python -m tuner.report --publish`.", "{ours}"),
+        (f"mine {BEGIN} cut", "mine  cut\n\n{ours}"),
+        (f"mine\n\n{BEGIN}\n\nold\n\n{_LAST_LINE}\n\nand mine", "mine\n\n{ours}\n\nand mine"),
+        (
+            f"{BEGIN}\n\nold\n\nmine\n\n{BEGIN}\n\nold\n\n{END}\n\nand mine",
+            "\n\nold\n\nmine\n\n{ours}\n\nand mine",
+        ),
+        (f"mine\n\n{END}", f"mine\n\n{END}\n\n{{ours}}"),
     ],
 )
 def test_what_people_wrote_into_the_note_stays(before: str, after: str) -> None:
     wanted = after.replace("{ours}", f"{BEGIN}\n\nnew\n\n{END}")
     assert renewed(before, "new") == wanted
-    if BEGIN not in before or END in before:
-        assert renewed(wanted, "new") == wanted  # again: nothing changes
+    assert renewed(wanted, "new") == wanted  # again: nothing changes
 
 
 def test_only_our_own_link_to_a_model_is_replaced() -> None:
-    there = {"artifacts:abc-1": "old", "artifacts:abd-1": "theirs", "artifacts:x": "{}"}
-    change = _model_change(there, {"artifacts:abc-2": "new", "artifacts:other-3": "no"}, "abc")
-    assert change == {"artifacts:abc-1": None, "artifacts:abc-2": "new"}
-    assert _model_change(there, {}, None) == {}
-    assert _model_change({"artifacts:abc-2": "new"}, {"artifacts:abc-2": "new"}, "abc") == {
-        "artifacts:abc-2": "new"
-    }
+    theirs = f"artifacts:{uuid.uuid4()}"
+    old, new = (f"artifacts:0123456789ab-{uuid.uuid4()}" for _ in range(2))
+    there = {old: "old", theirs: "theirs", "artifacts:x": "{}"}
+    assert _model_change(there, {new: "new", theirs: "no"}) == {old: None, new: "new"}
+    assert _model_change(there, {}) == {old: None}
+    assert _model_change({new: "new"}, {new: "new"}) == {new: "new"}
 
 
 def test_a_page_that_cannot_be_written_is_one_warning(

@@ -120,6 +120,7 @@ def _mistakes(found: Any) -> Mistakes:
     if counted > images or off > wrong or (everything and (counted, off) != (images, wrong)):
         raise ValueError("confusion does not add up to images and wrong")
     worst = [_mistake(it) for it in _list(found["worst"], "worst", MOST_WORST, cut=True)]
+    worst.sort(key=lambda it: -it.p_said)
     if len(worst) > wrong:
         raise ValueError("worst has more images than are wrong")
     return Mistakes(images, wrong, n_classes, classes, confusion, worst)

@@ -12,7 +12,7 @@ from typing import Any
 from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 
 from tuner import wording
-from tuner.artifacts import MODEL_FILE
+from tuner.artifacts import MODEL_FILE, OUR_FILE
 from tuner.levels import in_words
 from tuner.report import answer
 from tuner.report.cards import Card
@@ -42,9 +42,12 @@ GRAPH_ID = "tuner-"
 # What is between these lines of the note is ours. They define links that nobody uses, which
 # Markdown shows nowhere.
 BEGIN, END = '[tuner-begin]: # "what follows is replaced"', '[tuner-end]: # "until here"'
-# A whole note of ours from before there were such lines ended so.
-_ONCE_OURS = "Written by `python -m tuner.report --publish`."
-_MARKDOWN = re.compile(r"[\\`*_\[\]<>#|!~&]")
+# The last line between them, by which our part is known to end where somebody removed a mark.
+_LAST_LINE = (
+    "*`tuner run` and `tuner report --publish` renew this part of the note; what you write before "
+    "or after it stays.*"
+)
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>#|!~&$]")  # $: optuna-dashboard sets formulas
 _MOST_LEVELS = 20  # of a parameter, named in the note
 
 
@@ -84,13 +87,12 @@ def publish(database: Database, material: Material) -> str:
     model = {}
     if results.best is not None:
         model = _model_of(read_artifact_attrs(database, study_id, results.best))
-    uid = results.stored.uid
 
     def change(there: Mapping[str, Any]) -> dict[str, Any]:
         return (
             note_change(there, renewed(note_of(there)[1], text))
             | graph_change(there, figures, GRAPH_ID)
-            | _model_change(there, model, uid)
+            | _model_change(there, model)
         )
 
     change_shown(database, study_id, change)
@@ -129,7 +131,7 @@ def _telling(material: Material) -> list[AnyCard]:
 
 
 def renewed(body: str, text: str) -> str:
-    """A note with our part renewed; what else is in it stays.
+    """A note with our part renewed; what else is in it stays, also where a mark was removed.
 
     Args:
         body: the note as it is.
@@ -137,12 +139,13 @@ def renewed(body: str, text: str) -> str:
     """
     ours = f"{BEGIN}\n\n{text}\n\n{END}"
     before, begin, rest = body.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if begin and end:
-        return f"{before}{ours}{after}"
-    if not body.strip() or body.rstrip().endswith(_ONCE_OURS):
-        return ours
-    return f"{body.rstrip()}\n\n{ours}"
+    for last in (END, _LAST_LINE):
+        mine, end, after = rest.partition(last)
+        if begin and end and BEGIN not in mine:
+            return f"{before}{ours}{after}"
+    if begin:  # nothing tells where our part ended: rather twice than lost
+        return renewed(f"{before}{rest}", text)
+    return f"{body.rstrip()}\n\n{ours}" if body.strip() else ours
 
 
 def _model_of(attrs: Mapping[str, str]) -> dict[str, str]:
@@ -155,21 +158,23 @@ def _model_of(attrs: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in attrs.items() if key in keys}
 
 
-def _model_change(
-    there: Mapping[str, Any], model: Mapping[str, str], uid: str | None
-) -> dict[str, Any]:
+def _model_change(there: Mapping[str, Any], model: Mapping[str, str]) -> dict[str, Any]:
     """The model's own attribute for the study, too; that of an earlier best trial goes."""
-    if uid is None:
-        return {}
-    prefix = f"{ARTIFACTS_ATTR_PREFIX}{uid}-"
-    ours = {key: value for key, value in model.items() if key.startswith(prefix)}
-    return {key: None for key in there if key.startswith(prefix)} | ours
+    ours = {key: value for key, value in model.items() if _is_ours(key)}
+    return {key: None for key in there if _is_ours(key)} | ours
+
+
+def _is_ours(attr: str) -> bool:
+    """Whether an attribute names a file that a worker of ours stored."""
+    prefix, _, artifact_id = attr.rpartition(":")
+    return f"{prefix}:" == ARTIFACTS_ATTR_PREFIX and OUR_FILE.fullmatch(artifact_id) is not None
 
 
 def note(material: Material) -> str:
     """Our part of the study's note, in Markdown."""
     lines = [f"## {_escaped(answer.headline(material))}", "", _escaped(answer.lead(material)), ""]
-    if command := answer.settling_command(material):
+    command = answer.settling_command(material)
+    if command and not (BEGIN in command or END in command):
         lines += [_code(command), ""]
     if material.judged:
         lines += ["| | leads | verdict | |", "|---|---|---|---|"]
@@ -179,10 +184,7 @@ def note(material: Material) -> str:
             lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
         lines.append("")
     lines += [*_searched(material), *_made_by(material)]
-    lines.append(
-        "*`tuner run` and `tuner report --publish` renew this part of the note; what you write "
-        "before or after it stays.*"
-    )
+    lines.append(_LAST_LINE)
     return "\n".join(lines)
 
 
@@ -218,6 +220,8 @@ def _range(text: str) -> str:
 def _made_by(material: Material) -> list[str]:
     results = material.results
     command = best.command_of(results)
+    if command and (BEGIN in command or END in command):
+        command = ""  # a study's name would end our part of the note
     lines = [_escaped(f"{words.trials_text(results)}."), ""]
     return [*lines, f"The same search again: {_code(command)}", ""] if command else lines
 

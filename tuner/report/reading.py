@@ -2,12 +2,11 @@
 
 import contextlib
 import logging
-import re
 from collections.abc import Mapping, Sequence
 
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from tuner.artifacts import MISTAKES_FILE, MODEL_FILE, named, store_of
+from tuner.artifacts import ARTIFACT_ID, MISTAKES_FILE, MODEL_FILE, named, store_of
 from tuner.errors import TunerError
 from tuner.flags import without_command
 from tuner.report.material import Material
@@ -24,9 +23,6 @@ from tuner.storage import (
 )
 
 _log = logging.getLogger(__name__)
-
-# As optuna-dashboard has it: no id leads out of the store.
-ARTIFACT_ID = re.compile(r"[0-9a-fA-F-]{1,200}")
 
 
 def read_one(study: str, storage: str | None) -> Results:

@@ -5,6 +5,7 @@ Imported by every run, so light: pandas and Plotly wait until there is something
 
 import contextlib
 import logging
+import signal
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -26,7 +27,7 @@ def keep_up(study: str, storage: str | Address, artifacts: str, console: Console
     """
     reason = ""
     try:
-        with _saying(study, console):
+        with _interruptible(), _saying(study, console):
             from tuner.report.publishing import publish_study  # noqa: PLC0415
 
             publish_study(study, storage, artifacts)
@@ -44,6 +45,16 @@ def keep_up(study: str, storage: str | Address, artifacts: str, console: Console
             study,
             " ".join(reason.split()).removesuffix("."),
         )
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, and not the process: its work is done."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -48,9 +48,10 @@ def change_shown(database: Database, study_id: int, change: Change) -> int:
     def write(_again: bool) -> int:  # noqa: FBT001 - the callback's signature
         with locked_study(database, study_id) as session:
             rows = session.execute(
-                select(attr.study_system_attribute_id, attr.key, attr.value_json).where(
-                    attr.study_id == study_id
-                )
+                select(attr.study_system_attribute_id, attr.key, attr.value_json)
+                .where(attr.study_id == study_id)
+                # optuna-dashboard does not hold the study: a note that somebody saves waits for us.
+                .with_for_update()
             ).all()
             ids = {key: row_id for row_id, key, _ in rows}
             there = {key: json.loads(text) for _, key, text in rows}

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,9 +34,9 @@ from tuner.storage.database import Database, locked_study, session_of, storage_e
 from tuner.storage.tables import claims
 from tuner.study import Snapshot
 
-# A study remembers the artifact stores of so many hosts, the last ones: containers come and go
-# under new names, and a column of MySQL takes 65,535 bytes.
-MOST_HOSTS = 100
+# A study remembers the artifact stores of so many hosts, the last ones, and for so long, in
+# seconds: containers come and go under new names, and a column of MySQL takes 65,535 bytes.
+MOST_HOSTS, STORE_SECONDS = 100, 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -294,18 +295,21 @@ def record_store(database: Database, study_id: int, host: str, store: str) -> li
         store: what tells its store from others.
 
     Returns:
-        The names of hosts whose last one was another, sorted.
+        The names of hosts whose last one was another within `STORE_SECONDS`, sorted.
     """
     others: list[str] = []
 
     def write(_again: bool) -> None:  # noqa: FBT001 - the callback's signature
         with locked_study(database, study_id) as session:
-            known = read_study_attr(session, study_id, STORES_ATTR)
-            stores = known if isinstance(known, dict) else {}
-            others[:] = sorted(it for it, its in stores.items() if it != host and its != store)
-            if stores.get(host) != store:
-                kept = [it for it in stores.items() if it[0] != host][-MOST_HOSTS + 1 :]
-                write_study_attr(session, study_id, STORES_ATTR, {**dict(kept), host: store})
+            known, now = read_study_attr(session, study_id, STORES_ATTR), time.time()
+            stores = {
+                name: (its, since)
+                for name, (its, since) in (known if isinstance(known, dict) else {}).items()
+                if name != host and now - since < STORE_SECONDS
+            }
+            others[:] = sorted(name for name, (its, _) in stores.items() if its != store)
+            kept = dict([*stores.items()][-MOST_HOSTS + 1 :])
+            write_study_attr(session, study_id, STORES_ATTR, {**kept, host: (store, int(now))})
 
     database.patience.run(write)
     return others

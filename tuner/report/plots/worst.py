@@ -75,8 +75,8 @@ def _finding(mistakes: Mistakes) -> str:
         return f"No mistake is made with 90 % or more; the surest is {first}"
     if sure == len(mistakes.worst) < mistakes.wrong:
         return f"At least {sure} mistakes are made with 90 % or more, the surest: {first}"
-    verb = "mistake is" if sure == 1 else "mistakes are"
-    return f"{sure} of {mistakes.wrong:,} {verb} made with 90 % or more, the surest: {first}"
+    verb = "mistakes is" if sure == 1 else "mistakes are"
+    return f"{sure} of the {mistakes.wrong:,} {verb} made with 90 % or more, the surest: {first}"
 
 
 @dataclass(frozen=True)
