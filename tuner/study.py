@@ -38,8 +38,9 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import optuna
@@ -300,10 +301,23 @@ def _call(path: Path, name: str, function: Callable[[], Any] | None) -> Any:
         ) from error
 
 
+class _FromSource(SourceFileLoader):
+    """Compiles the file as it is now.
+
+    Python takes what it compiled before for a file of the same size and second: the trials would
+    be of another version than the hash that they record.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _run(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if spec is None:
         raise UsageError(f"The study file {path} is not Python; name a file that ends in .py.")
+    spec.loader = _FromSource(spec.name, str(path))
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module
     sys.path.insert(0, str(path.resolve().parent))  # its neighbours can be imported

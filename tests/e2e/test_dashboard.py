@@ -26,7 +26,8 @@ from sqlalchemy.engine import make_url
 from tests.conftest import admin, require_server, wait_until
 from tests.e2e.faults import Command, Commands
 from tuner.artifacts import store_of
-from tuner.serving import READING, dashboard_of
+from tuner.gate import READING
+from tuner.serving import dashboard_of
 from tuner.storage import open_database
 
 # A value for each placeholder in a route, so that what it names is there.
@@ -250,7 +251,13 @@ def test_writable_is_for_notes_alone(tmp_path: Path, commands: Commands) -> None
 def test_it_waits_for_its_database_and_shows_files_without_running_them(
     tmp_path: Path, commands: Commands
 ) -> None:
-    command, address = start(commands, "--storage", "sqlite:///tuner.db")
+    browser, opened = tmp_path / "browser", tmp_path / "opened"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    storage = ("--storage", "sqlite:///tuner.db")
+    command, address = start(commands, *storage, "--open", BROWSER=str(browser))
+    wait_until(opened.exists)
+    wait_until(lambda: opened.read_text() == f"{address}/\n")
     missing = f"There is no database {tmp_path / 'tuner.db'}"
     assert missing in command.text()
     page, programs = ask(f"{address}/dashboard"), ask(f"{address}/api/studies")

@@ -1,5 +1,7 @@
 """Study files: what is accepted, and the sentence for what is not."""
 
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +158,13 @@ def test_differences_are_told_in_words() -> None:
     assert one.difference(same) == ""
     wider = Snapshot(None, "loss", "minimize", 4, "a.py", "h")
     assert wider.difference(one).startswith("x is absent and was IntDistribution(high=4")
+
+
+def test_a_file_that_changes_within_a_second_is_what_it_says(
+    write_study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    for number in (1, 2):
+        path = write_study(f"max_step = {number}\ndef objective(trial):\n    return 0.0\n")
+        os.utime(path, (1e9, 1e9))
+        assert load(path).snapshot.max_step == number
