@@ -96,7 +96,7 @@ def test_a_killed_supervisor_loses_nothing_and_the_same_command_goes_on(
     assert any(len(tried) > 1 for tried in commands.witness.attempts().values())
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_a_daemon_finishes_what_a_killed_supervisor_left(
     database_url: str, commands: Commands
 ) -> None:

@@ -158,7 +158,9 @@ def connections_are_cut(url: str, commands: Commands, trials: int, seconds: floa
     assert commands.witness.pids() == workers
 
 
-@pytest.mark.parametrize("database_url", ["postgresql", "mysql"], indirect=True)
+@pytest.mark.parametrize(
+    "database_url", ["postgresql", pytest.param("mysql", marks=pytest.mark.soak)], indirect=True
+)
 def test_cut_connections_lose_nothing(database_url: str, commands: Commands) -> None:
     connections_are_cut(database_url, commands, 15, 3)
 
@@ -296,6 +298,7 @@ def as_host(name: str) -> tuple[str, ...]:
     return words if done.returncode == 0 else ()
 
 
+@pytest.mark.soak  # the test of the README's how-to has two hosts as well
 def test_daemons_on_two_hosts_share_a_study_and_one_may_leave(
     server_url: str, commands: Commands
 ) -> None:

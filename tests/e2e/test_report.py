@@ -101,6 +101,11 @@ def small(tmp_path: Path) -> str:
 # --- the command --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.soak)],
+    indirect=True,
+)
 def test_writes_a_page_and_leaves_the_database_alone(database_url: str, tmp_path: Path) -> None:
     kept(database_url, mnist_like(15), **OURS)
     before, files = contents(database_url), {it.name for it in tmp_path.iterdir()}

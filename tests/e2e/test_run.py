@@ -113,6 +113,11 @@ def exact_budget(url: str) -> None:
         assert {"seed", "worker", "host", "environment"} <= trial.user_attrs.keys()
 
 
+@pytest.mark.parametrize(
+    "database_url",
+    ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.soak)],  # see test_faults
+    indirect=True,
+)
 def test_exactly_so_many_trials(database_url: str) -> None:
     exact_budget(database_url)
 

@@ -100,7 +100,7 @@ def greedy() -> Modelled:
 
 @pytest.fixture(scope="module")
 def large() -> Modelled:
-    return Modelled.of(many(10_000))
+    return Modelled.of(many(4_000))
 
 
 @pytest.fixture(scope="module")
