@@ -19,20 +19,23 @@ import shutil
 import uuid
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from optuna.artifacts._protocol import ArtifactStore
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX, DEFAULT_MIME_TYPE, ArtifactMeta
-from optuna.artifacts.exceptions import ArtifactNotFound
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tuner.stores import CHECKPOINTS, FILES, Checkpoint, FolderStore, Forgiving, Store, Stored
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
 
 # The trained model among the files that a trial leaves.
 MODEL_FILE = "model.keras"
 # What it gets wrong on the validation images, see `tuner.report.mistakes`.
 MISTAKES_FILE = "mistakes.json"
+
+# As Optuna has them: its room of artifacts imports boto3, where that is installed, which makes
+# every process start a fifth of a second later. A test compares.
+ARTIFACTS_ATTR_PREFIX = "artifacts:"
+MIME_TYPE = "application/octet-stream"
 
 # What an id may be: it comes from a database that others may write, and becomes a file's name.
 ARTIFACT_ID = re.compile(r"[0-9a-fA-F-]{1,200}")
@@ -64,7 +67,7 @@ def open_store(address: str) -> Store:
     return S3Store(address)
 
 
-def store_of(address: str) -> ArtifactStore:
+def store_of(address: str) -> "ArtifactStore":
     """The Optuna artifact store of the files, by the ids that trials' attributes hold.
 
     Args:
@@ -130,12 +133,16 @@ class Artifacts:
         attrs: dict[str, str] = {}
         try:
             for path in sorted(it for it in folder.iterdir() if it.is_file()):
-                meta = ArtifactMeta(
-                    f"{self._uid}-{uuid.uuid4()}", path.name, DEFAULT_MIME_TYPE, None
-                )
-                attrs[ARTIFACTS_ATTR_PREFIX + meta.artifact_id] = json.dumps(asdict(meta))
+                artifact_id = f"{self._uid}-{uuid.uuid4()}"
+                meta = {
+                    "artifact_id": artifact_id,
+                    "filename": path.name,
+                    "mimetype": MIME_TYPE,
+                    "encoding": None,
+                }
+                attrs[ARTIFACTS_ATTR_PREFIX + artifact_id] = json.dumps(meta)
                 with path.open("rb") as content:
-                    self._store.files.write(meta.artifact_id, content)
+                    self._store.files.write(artifact_id, content)
         except OSError:
             self.discard(attrs)
             raise
@@ -187,6 +194,8 @@ class Artifacts:
         return True
 
     def _open(self, system_attrs: dict[str, Any], name: str) -> BinaryIO | None:
+        from optuna.artifacts.exceptions import ArtifactNotFound  # noqa: PLC0415 - see `MIME_TYPE`
+
         for artifact_id, stored_name in named(system_attrs):
             if stored_name == name and ARTIFACT_ID.fullmatch(artifact_id):
                 try:

@@ -8,12 +8,14 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import filelock
+from typing import TYPE_CHECKING
 
 from tuner import interrupt
 from tuner.errors import UsageError
 from tuner.log import one_time_work
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 logger = logging.getLogger("tuner.finetune")
 
@@ -71,6 +73,9 @@ def locked(path: Path, what: str) -> Iterator[None]:
     Raises:
         HandBack: somebody asked this process to stop.
     """
+    # Imported here: it imports asyncio, and supervisors and short commands lock nothing.
+    import filelock  # noqa: PLC0415
+
     lock = filelock.FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
@@ -84,10 +89,12 @@ def locked(path: Path, what: str) -> Iterator[None]:
         lock.release()
 
 
-def _acquire_patiently(lock: filelock.BaseFileLock) -> None:
+def _acquire_patiently(lock: "BaseFileLock") -> None:
+    from filelock import Timeout  # noqa: PLC0415
+
     while True:
         interrupt.check()
-        with contextlib.suppress(filelock.Timeout):
+        with contextlib.suppress(Timeout):
             lock.acquire(timeout=LOCK_POLL_SECONDS)
             return
 

@@ -11,14 +11,15 @@ import secrets
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, Protocol
-
-from optuna.artifacts import FileSystemArtifactStore
-from optuna.artifacts._protocol import ArtifactStore
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 from tuner import cache
 from tuner.errors import TunerError
+
+if TYPE_CHECKING:
+    from optuna.artifacts._protocol import ArtifactStore
 
 # What the names begin with of the files that trials leave (an Optuna artifact store), and of
 # checkpoints.
@@ -84,11 +85,13 @@ class Store(Protocol):
 
     Attributes:
         address: as in the settings.
-        files: Optuna's own artifact store of what is below `FILES`.
     """
 
     address: str
-    files: ArtifactStore
+
+    @property
+    def files(self) -> "ArtifactStore":
+        """Optuna's own artifact store of what is below `FILES`."""
 
     def check(self) -> None:
         """Do nothing if the store can be used, or made.
@@ -195,8 +198,12 @@ class FolderStore:
 
     def __init__(self, root: Path) -> None:
         self.address = str(root)
-        self.files: ArtifactStore = _FolderOfFiles(root / FILES)
         self._root = root
+
+    @cached_property
+    def files(self) -> "ArtifactStore":
+        """See `Store.files`."""
+        return _FolderOfFiles(self._root / FILES)
 
     def check(self) -> None:
         """Whether it can be written shows when it is, and costs no trial."""
@@ -270,17 +277,24 @@ class FolderStore:
         return None
 
 
-class _FolderOfFiles(FileSystemArtifactStore):
+class _FolderOfFiles:
     """Optuna's store, whose folder is made when something is written."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._folder = folder
+        # Imported here: it imports boto3, where that is installed, and few processes need it.
+        from optuna.artifacts import FileSystemArtifactStore  # noqa: PLC0415
+
+        self._folder, self._store = folder, FileSystemArtifactStore(folder)
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        return self._store.open_reader(artifact_id)
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """See Optuna's."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        super().write(artifact_id, content_body)
+        self._store.write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        self._store.remove(artifact_id)
 
 
 class FileCheckpoint:

@@ -1,7 +1,10 @@
 """The artifact store, in a folder and in a bucket: checkpoints, when they go, and files."""
 
 import errno
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,12 +13,20 @@ from typing import IO
 import optuna
 import pytest
 from botocore.exceptions import ClientError
-from optuna.artifacts import download_artifact, get_all_artifact_meta
+from optuna.artifacts import _upload, download_artifact, get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from tests.conftest import Bucket
+from tests.conftest import ROOT, Bucket
 from tuner import s3, stores
-from tuner.artifacts import LONGEST_NAME, Artifacts, named, open_store, store_of
+from tuner.artifacts import (
+    ARTIFACTS_ATTR_PREFIX,
+    LONGEST_NAME,
+    MIME_TYPE,
+    Artifacts,
+    named,
+    open_store,
+    store_of,
+)
 from tuner.errors import StorageError
 from tuner.stores import Checkpoint, FileCheckpoint, Forgiving
 
@@ -355,3 +366,24 @@ def test_a_trial_hands_back_in_time_though_the_store_is_silent(bucket: Bucket) -
     config = open_store(bucket.address).hurried.meta.config
     longest = config.retries["total_max_attempts"] * (config.connect_timeout + config.read_timeout)
     assert longest < DRAIN_SECONDS
+
+
+def test_what_is_kept_in_attributes_is_as_optuna_keeps_it(tmp_path: Path) -> None:
+    assert ARTIFACTS_ATTR_PREFIX == _upload.ARTIFACTS_ATTR_PREFIX
+    assert MIME_TYPE == _upload.DEFAULT_MIME_TYPE
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "note.txt").write_text("text")
+    [(key, text)] = Artifacts(str(tmp_path), "s", "0123456789ab").upload(tmp_path / "in").items()
+    meta = _upload.ArtifactMeta(**json.loads(text))
+    assert key == f"{_upload.ARTIFACTS_ATTR_PREFIX}{meta.artifact_id}"
+    assert (meta.filename, meta.encoding) == ("note.txt", None)
+
+
+def test_a_command_starts_without_what_few_need() -> None:
+    """boto3, which `optuna.artifacts` imports, and filelock, which imports asyncio."""
+    script = "import sys, tuner.launch, tuner.engines.child; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    heavy = {"boto3", "filelock", "pandas", "plotly", "tensorflow", "scipy", "optuna_dashboard"}
+    assert not heavy & set(done.stdout.split())

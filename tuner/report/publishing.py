@@ -9,10 +9,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
-
 from tuner import wording
-from tuner.artifacts import MODEL_FILE, OUR_FILE
+from tuner.artifacts import ARTIFACTS_ATTR_PREFIX, MODEL_FILE, OUR_FILE
 from tuner.levels import in_words
 from tuner.report import answer
 from tuner.report.cards import Card

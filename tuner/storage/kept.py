@@ -4,13 +4,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from tuner.artifacts import ARTIFACTS_ATTR_PREFIX
 from tuner.storage.attributes import CONFIRMS_ATTR, ID_ATTR, read_study_attr
 from tuner.storage.database import Database, hold_the_moment, locked_study, session_of
 

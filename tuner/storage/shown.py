@@ -9,10 +9,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from optuna.artifacts._upload import ARTIFACTS_ATTR_PREFIX
 from optuna.storages._rdb import models
 from sqlalchemy import delete, insert, select, update
 
+from tuner.artifacts import ARTIFACTS_ATTR_PREFIX
 from tuner.storage.database import Database, locked_study, session_of
 
 # Of a note: the key of its version, and what those of its pieces begin with.
