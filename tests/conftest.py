@@ -49,23 +49,6 @@ def require_server(kind: str) -> None:
         pytest.skip(message)
 
 
-# Tests of these modules start many processes, and wait for them: one at a time, so that none is
-# late for the work of another. The others run beside them, each module in one process.
-ONE_AT_A_TIME = frozenset(
-    {"test_beginning", "test_compose", "test_confirm", "test_dashboard", "test_faults",
-     "test_faults_database", "test_howto", "test_mnist", "test_run", "test_service", "test_status"}
-)  # fmt: skip
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests share a process, see `ONE_AT_A_TIME`."""
-    for item in items:
-        name = item.path.stem
-        group = "processes" if name in ONE_AT_A_TIME else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def old_objects_are_left_alone() -> None:
     """Let the garbage collector look no more at what earlier modules have left.

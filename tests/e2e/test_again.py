@@ -168,6 +168,7 @@ def test_a_trial_as_asked_for_and_the_final_model(folder: Path) -> None:
     assert (folder / "studies" / "arms.py").exists()
 
 
+@pytest.mark.soak
 def test_what_was_removed_is_trained_again(folder: Path) -> None:
     best = min(
         (it for it in trials_of(folder, "arms") if it.state == TrialState.COMPLETE),

@@ -28,12 +28,6 @@ from tests.integration.test_databases import CREATE
 from tuner.daemon import LOOK_SECONDS
 from tuner.storage.claims import BEAT_AGE_LIMIT_SECONDS
 
-# Where MySQL's kind differs from PostgreSQL's in nothing that another test would not see.
-TWO_DATABASES = pytest.mark.parametrize(
-    "database_url",
-    ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.soak)],
-    indirect=True,
-)
 # Where the kind of database makes no difference that another test would not see.
 ONE_DATABASE = pytest.mark.parametrize(
     "database_url",
@@ -74,6 +68,7 @@ def workers_are_killed(
     sys.stdout.write(f"tried more than once: {again}; failed: {len(failed)}\n")
 
 
+@ONE_DATABASE
 def test_killed_workers_lose_nothing(database_url: str, commands: Commands) -> None:
     workers_are_killed(database_url, commands, trials=16, kills=3)
 
@@ -83,7 +78,7 @@ def test_twenty_killed_workers_lose_nothing(database_url: str, commands: Command
     workers_are_killed(database_url, commands, trials=60, kills=20, pruner="percentile")
 
 
-@TWO_DATABASES
+@ONE_DATABASE
 def test_a_killed_supervisor_loses_nothing_and_the_same_command_goes_on(
     database_url: str, commands: Commands
 ) -> None:

@@ -85,6 +85,7 @@ def test_workers_wait_while_postgresql_is_away_for_long(
     the_server_restarts(cluster, commands, mode, 35)
 
 
+@pytest.mark.soak
 def test_a_daemon_waits_for_a_postgresql_that_is_away_when_it_starts(
     cluster: Cluster, commands: Commands
 ) -> None:
@@ -241,6 +242,7 @@ def check_full(commands: Commands, url: str, **env: str) -> None:
     assert run.err.count("\n") == 1, run.text()
 
 
+@pytest.mark.soak
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     tmp_path: Path, commands: Commands
 ) -> None:

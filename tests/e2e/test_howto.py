@@ -290,6 +290,7 @@ def test_a_gpu_by_its_number(with_images: tuple[Project, str]) -> None:
     assert [trial.user_attrs["device"] for trial in new] == [device] * 2
 
 
+@pytest.mark.soak
 def test_a_daemon_for_each_gpu(make_project: Callable[[], Project]) -> None:
     project = make_project()
     (project.folder / "studies" / "where.py").write_text(

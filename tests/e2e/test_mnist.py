@@ -95,6 +95,7 @@ def _worker_at_work(path: Path) -> int:
     return int(pid)
 
 
+@pytest.mark.soak
 def test_a_killed_worker_changes_no_curve(few_digits: str, cache: str, tmp_path: Path) -> None:
     curves = []
     for name, kill in (("calm", False), ("killed", True)):

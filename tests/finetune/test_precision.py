@@ -81,6 +81,7 @@ def test_layers_compute_in_bfloat16_with_weights_and_logits_in_float32(trainer):
     assert keras.config.dtype_policy().name == "float32"  # the study's other models are its own
 
 
+@pytest.mark.soak
 def test_training_in_bfloat16_learns_what_float32_learns(trainer, asked, study_file, digits):
     asked("float32")
     exact = Trainer(study_file.build_model, digits.first(2560, 1000))

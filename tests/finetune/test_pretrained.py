@@ -63,6 +63,7 @@ def test_trained_once_then_loaded(trainer, few, folder, log):
     assert not list(folder.glob("*.tmp"))
 
 
+@pytest.mark.soak
 def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
     trainer = Trainer(study_file.build_model, digits)
     made = pretrained.load_or_train(trainer, digits, CLASSES, pretrained.DEFAULT_RECIPE)
