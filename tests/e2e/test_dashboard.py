@@ -183,7 +183,7 @@ def test_everything_that_writes_is_refused_and_nothing_changes(
             assert ask(address + path, "HEAD").body == b""
     assert everything(tmp_path) == before
     for method, path in sorted(writing):
-        print(f"405  {method:6} {path}")  # noqa: T201 - the list, with -s
+        print(f"405  {method:6} {path}")  # noqa: T201 - the list, with -s -n 0
     end(command)
 
 

@@ -39,7 +39,7 @@ def test_it_touches_nothing_and_every_setting_has_its_source(tmp_path: Path) -> 
     before = contents(tmp_path)
     done = run(
         "--study", "bowl", "--trials", "9", "--pruner", "hyperband", "--dry-run", cwd=work,
-        HOME=str(home), TUNER_SEED="4", TUNER_CACHE_DIR=str(home / "cache"), COLUMNS="120",
+        HOME=str(home), TUNER_SEED="4", TUNER_CACHE_DIR=str(home / "cache"), COLUMNS="200",
         PYTHONPATH=str(ROOT), XDG_CACHE_HOME=str(home / "xdg"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

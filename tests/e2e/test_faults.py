@@ -418,6 +418,7 @@ def fault(trial, step):
 )
 
 
+@pytest.mark.soak
 @ONE_DATABASE
 def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     database_url: str, commands: Commands, tmp_path: Path
@@ -446,6 +447,7 @@ def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     assert all(Path(e["path"]).is_relative_to(store) for e in starts)
 
 
+@pytest.mark.soak
 @ONE_DATABASE
 def test_an_interrupted_study_is_left_by_an_idle_daemon(
     database_url: str, commands: Commands

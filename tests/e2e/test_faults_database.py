@@ -406,6 +406,7 @@ def test_hosts_that_do_not_share_their_artifacts_are_told(
         assert len({store for store, _ in study.user_attrs[STORES_ATTR].values()}) == 1
 
 
+@pytest.mark.soak
 def test_a_daemon_refuses_another_file_and_serves_the_oldest_request_it_can(
     server_url: str, commands: Commands, tmp_path: Path
 ) -> None:

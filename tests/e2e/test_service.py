@@ -1,7 +1,7 @@
 """The whole life of a service on PostgreSQL, with everything that a team starts.
 
-`python -m pytest tests/e2e/test_service.py -s` prints its log; with TUNER_TEST_PICTURES=DIR
-the screenshots are kept there.
+`python -m pytest tests/e2e/test_service.py -s -n 0` prints its log; with
+TUNER_TEST_PICTURES=DIR the screenshots are kept there.
 """
 
 import json

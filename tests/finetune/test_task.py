@@ -245,6 +245,7 @@ def test_curves_are_equal_bit_for_bit_when_reused(task, study_file, tmp_path):
     assert all(1.0 not in values for values in first)  # none diverged
 
 
+@pytest.mark.soak
 def test_curves_are_equal_bit_for_bit_in_fresh_processes(task, study_file, cache):
     processes = [_start_curves(threads) for threads in (1, 2, 2)]
     here = [curve(task, study_file, configuration) for configuration in CONFIGURATIONS]
