@@ -128,7 +128,7 @@ class Project:
                 stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
             )  # fmt: skip
         try:
-            wait_until(lambda: "waiting for trials" in log.read_text(), 60)
+            wait_until(lambda: "waiting for trials" in log.read_text(), 120)
             yield log
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(DRAIN_SECONDS + 10)
@@ -304,7 +304,7 @@ def test_a_daemon_for_each_gpu(make_project: Callable[[], Project]) -> None:
         logs = [stack.enter_context(project.daemon(line)) for line in lines]
         project.sh("python -m tuner.run --study where --trials 16 --detach")
         for log in logs:
-            wait_until(lambda log=log: "where: all 16 trials are done" in log.read_text(), 60)  # type: ignore[misc]
+            wait_until(lambda log=log: "where: all 16 trials are done" in log.read_text(), 120)  # type: ignore[misc]
     trials = trials_of(project.url, "where")
     assert {trial.user_attrs["gpu"] for trial in trials} == {"0", "1"}
 
@@ -374,10 +374,10 @@ def test_several_hosts(with_postgresql: tuple[Project, str]) -> None:
         for line in others:
             output += project.sh(line)
             if "--detach" in line:
-                wait_until(lambda: ended() > 30, 60)
+                wait_until(lambda: ended() > 25, 60)
         for log in logs:
-            wait_until(lambda log=log: "digits: all 60 trials are done" in log.read_text(), 60)  # type: ignore[misc]
-        assert ended() == 60
+            wait_until(lambda log=log: "digits: all 150 trials are done" in log.read_text(), 120)  # type: ignore[misc]
+        assert ended() == 150
     assert_shown(parts, output)
     new = trials_of(url, "digits")[25:]
     if all(hosts.values()):
