@@ -104,8 +104,9 @@ def _scale(results: Results) -> Scale:
 
 def _figure(results: Results, drawn: Drawn) -> go.Figure:
     figure = theme.new_figure(height=440)
+    most = max(8, _MOST_POINTS // len(drawn.numbers))
     for numbers, style in _groups(results, drawn):
-        figure.add_trace(_lines(drawn, numbers, style))
+        figure.add_trace(lines(drawn, numbers, most, style))
     usual = drawn.steps["shown"][~drawn.steps["number"].isin(words.of_outcome(results, DIVERGED))]
     seen = drawn.steps["shown"] if usual.empty else usual
     figure.update_layout(
@@ -165,9 +166,15 @@ def _here(drawn: Drawn, numbers: "pd.Index[int]") -> "pd.Index[int]":
     return drawn.numbers[drawn.numbers.isin(numbers)]
 
 
-def _lines(drawn: Drawn, numbers: "pd.Index[int]", style: dict[str, Any]) -> go.Scatter:
-    """One trace with a gap behind each curve; long curves keep evenly spread points."""
-    most = max(8, _MOST_POINTS // len(drawn.numbers))
+def lines(drawn: Drawn, numbers: "pd.Index[int]", most: int, style: dict[str, Any]) -> go.Scatter:
+    """One trace with a gap behind each curve.
+
+    Args:
+        drawn: the curves.
+        numbers: of the trials in the trace.
+        most: points of a curve; longer ones keep so many, evenly spread.
+        style: of the trace, with its name.
+    """
     parts = []
     for number, curve in drawn.steps[drawn.steps["number"].isin(numbers)].groupby("number"):
         if len(curve) > most:

@@ -1,13 +1,12 @@
 """The learning curves of the best trials, before those of all others."""
 
-import numpy as np
 import pandas as pd
 from plotly import graph_objects as go
 
 from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, words
-from tuner.report.plots.curves import Drawn, drawn_of
+from tuner.report.plots.curves import Drawn, drawn_of, lines
 from tuner.report.plots.facts import score_text
 from tuner.report.results import DIVERGED, Results
 
@@ -71,15 +70,19 @@ def _figure(results: Results, drawn: Drawn, final: "pd.Series[float]") -> go.Fig
     others, _ = words.subset(others, _MOST_OTHERS)
     if len(others):
         grey = {"color": theme.faint(theme.LIGHT["pruned"], 0.45), "width": 1}
-        figure.add_trace(_line(drawn, others, name="others", line=grey, marker={"size": 3}))
+        figure.add_trace(
+            lines(
+                drawn, others, _MOST_POINTS, {"name": "others", "line": grey, "marker": {"size": 3}}
+            )
+        )
     for place, (number, value) in reversed(list(enumerate(final.items()))):
         width = 3.5 if place == 0 else 1.8
         colour, dash = theme.level_colour(place), theme.level_dash(place)
         line = {"color": colour, "dash": dash, "width": width}
         marker = {"symbol": theme.level_symbol(place), "size": 8 if place == 0 else 6}
         name = f"trial {number}, {score_text(results.scale, float(value))}"
-        numbers = pd.Index([number])
-        figure.add_trace(_line(drawn, numbers, name=name, line=line, marker=marker))
+        numbers, style = pd.Index([number]), {"name": name, "line": line, "marker": marker}
+        figure.add_trace(lines(drawn, numbers, _MOST_POINTS, style))
     shown = drawn.steps["shown"][drawn.steps["number"].isin([*others, *final.index])]
     figure.update_layout(
         xaxis=drawn.axis.layout,
@@ -87,28 +90,6 @@ def _figure(results: Results, drawn: Drawn, final: "pd.Series[float]") -> go.Fig
         legend={"traceorder": "reversed", "font": {"size": theme.TEXT_SIZE - 2}},
     )
     return figure
-
-
-def _line(drawn: Drawn, numbers: "pd.Index[int]", **style: object) -> go.Scatter:
-    """One trace with a gap behind each curve."""
-    parts = []
-    for number, curve in drawn.steps[drawn.steps["number"].isin(numbers)].groupby("number"):
-        if len(curve) > _MOST_POINTS:
-            curve = curve.iloc[np.linspace(0, len(curve) - 1, _MOST_POINTS).astype(int)]  # noqa: PLW2901
-        gap = pd.DataFrame({"number": [number], "step": [np.nan], "shown": [np.nan]})
-        parts += [curve, gap]
-    points = pd.concat(parts)
-    value = "%{y:.2%}" if drawn.scale.share else "%{y:.4g}"
-    return go.Scatter(
-        x=drawn.axis.x(points["step"]).astype(np.float32),
-        y=words.single(points["shown"]),
-        customdata=points["number"].to_numpy(np.int32),
-        mode="lines+markers",
-        connectgaps=False,
-        hovertemplate=f"trial %{{customdata}} · {drawn.axis.word} %{{x:.3~g}} · {value}"
-        "<extra></extra>",
-        **style,
-    )
 
 
 def _table(drawn: Drawn, final: "pd.Series[float]") -> pd.DataFrame:
