@@ -164,24 +164,13 @@ class Artifacts:
         """What tells the store from another one, made if it has nothing yet, or None."""
         return self._store.identity()
 
-    def read(self, system_attrs: dict[str, Any], name: str) -> bytes | None:
-        """The content of a trial's file by its name, or None if it is not in this store.
+    def fetch(self, system_attrs: dict[str, Any], name: str, to: Path) -> bool:
+        """Copy a trial's file by its name to a path; False if it is not in this store.
 
         Args:
             system_attrs: the trial's.
             name: such as `MODEL_FILE`.
-
-        Raises:
-            OSError: the store cannot be read.
-        """
-        reader = self._open(system_attrs, name)
-        if reader is None:
-            return None
-        with closing(reader):
-            return reader.read()
-
-    def fetch(self, system_attrs: dict[str, Any], name: str, to: Path) -> bool:
-        """Copy a trial's file by its name to a path; False if it is not in this store.
+            to: the path.
 
         Raises:
             OSError: the store cannot be read, or the path not be written.

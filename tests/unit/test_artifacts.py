@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,13 @@ from tuner.artifacts import (
 )
 from tuner.errors import StorageError
 from tuner.stores import Checkpoint, FileCheckpoint, Forgiving
+
+
+def content(store: Artifacts, attrs: dict[str, str], name: str) -> bytes | None:
+    """What a trial's file holds, or None if it is not in the store."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "copy")
+        return path.read_bytes() if store.fetch(attrs, name, path) else None
 
 
 def text_of(checkpoint: Checkpoint) -> str | None:
@@ -144,8 +152,8 @@ def test_what_is_stored_is_found_by_its_name(place: str, tmp_path: Path) -> None
     attrs = store.upload(left_behind(tmp_path / "outputs", model="weights", notes="words"))
     assert [name for _, name in named(attrs)] == ["model", "notes"]
     assert all(artifact_id.startswith("abc-") for artifact_id, _ in named(attrs))
-    assert store.read(attrs, "notes") == b"words"
-    assert store.read(attrs, "notex") is None
+    assert content(store, attrs, "notes") == b"words"
+    assert content(store, attrs, "notex") is None
     assert store.fetch(attrs, "notes", tmp_path / "copy")
     assert (tmp_path / "copy").read_text() == "words"
     assert sorted(it.size for it in store.files()) == [5, 7]
@@ -163,12 +171,12 @@ def test_what_is_stored_is_found_by_its_name(place: str, tmp_path: Path) -> None
     assert target.read_text() == "weights"
 
     store.discard(dict([next(iter(attrs.items()))]))
-    assert store.read(attrs, "model") is None
+    assert content(store, attrs, "model") is None
     assert not store.fetch(attrs, "model", tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(ArtifactNotFound):
         store_of(place).open_reader(metas[0].artifact_id)
-    assert store.read(attrs, "notes") == b"words"
+    assert content(store, attrs, "notes") == b"words"
     store.discard(attrs)
     assert store.files() == []
     store.discard(attrs)  # nothing is there any more
@@ -178,7 +186,7 @@ def test_other_attributes_name_no_files(tmp_path: Path) -> None:
     """Pruners write attributes, too, and the dashboard null for an artifact that it deleted."""
     attrs = {"artifacts:gone": "null", "completed_rung_0": 0.5, "tuner:arm": "sgd"}
     assert named(attrs) == []
-    assert Artifacts(str(tmp_path), "mnist", "abc").read({}, "model") is None
+    assert content(Artifacts(str(tmp_path), "mnist", "abc"), {}, "model") is None
 
 
 def test_a_disk_that_fills_up_leaves_nothing(
@@ -311,7 +319,7 @@ def test_a_server_that_goes_away_is_an_error_as_of_a_disk(
     checkpoint = open_store(bucket.address).checkpoint("checkpoints/mnist-abc/1.npz", tmp_path)
     for call in (
         lambda: store.upload(outputs),
-        lambda: store.read(attrs, "model"),
+        lambda: content(store, attrs, "model"),
         lambda: store.fetch(attrs, "model", tmp_path / "copy"),
         store.files,
         lambda: store.sweep_checkpoints(set),
