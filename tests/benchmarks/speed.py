@@ -6,9 +6,9 @@
 Four configurations for each frozen depth (`tests.benchmarks.twenty`), one epoch of 50,000 images,
 batch 128, one validation with 10,000. Every way is started as a user starts it, so its time has the
 imports in it; the pretrained base and the features of frozen stages are there already (their cost,
-paid once a machine, is printed). Each measurement is kept in ``speed.jsonl`` here, and those that
-are there are not repeated: remove the file after a change. KerasTuner takes part where it is
-installed (``pip install keras-tuner tensorboard``).
+paid once a machine, is printed). Each measurement is kept in ``speed.jsonl`` here, with the machine
+that made it, and those that are there are not repeated: remove the file after a change. KerasTuner
+takes part where it is installed (``pip install keras-tuner tensorboard``).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.conftest import ROOT
-from tuner.machine import has_bfloat16
+from tuner.machine import cpu_model, has_bfloat16
 
 ROUNDS = 3
 RESULTS = Path("speed.jsonl")
@@ -127,7 +127,13 @@ def measure(way: Way) -> dict[str, Any]:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         trials = optuna.load_study(study_name="twenty", storage=storage).trials
     facts = [_trial_facts(trial, way) for trial in trials]
-    return {"way": way.name, "wall": wall, "cpu": cpu, "peak_mb": peak, "trials": facts}
+    measured = {"way": way.name, "wall": wall, "cpu": cpu, "peak_mb": peak, "trials": facts}
+    return {**measured, **this_machine()}
+
+
+def this_machine() -> dict[str, Any]:
+    """What a measurement depends on besides the code: the processor and its instructions."""
+    return {"processor": cpu_model(), "bfloat16": has_bfloat16()}
 
 
 def _trial_facts(trial: optuna.trial.FrozenTrial, way: Way) -> dict[str, float]:
@@ -175,10 +181,11 @@ def prepare(way: Way) -> str:
 
 def peak_gflops() -> dict[str, float]:
     """Billions of operations a second of a large matrix product, two threads."""
-    code = """
+    kinds = ("float32", "bfloat16") if has_bfloat16() else ("float32",)
+    code = f"""
 import time, tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(2)
-for kind in ("float32", "bfloat16"):
+for kind in {kinds}:
     a = tf.cast(tf.random.normal((4096, 4096)), kind)
     product = tf.function(lambda a: tf.matmul(a, a), autograph=False)
     product(a)
@@ -191,6 +198,19 @@ for kind in ("float32", "bfloat16"):
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
     )
     return {kind: float(value) for kind, value in map(str.split, done.stdout.splitlines())}
+
+
+def distinct(ways: list[Way]) -> list[Way]:
+    """Without those that do here what an earlier one does: auto is float32 without bfloat16."""
+    chosen: list[Way] = []
+    done: list[Way] = []
+    for way in ways:
+        precision = way.precision if has_bfloat16() else "float32"
+        does = dataclasses.replace(way, name="", precision=precision)
+        if does not in done:
+            chosen.append(way)
+            done.append(does)
+    return chosen
 
 
 def run_all(ways: list[Way], console: Console) -> list[dict[str, Any]]:
@@ -245,7 +265,8 @@ def show_depths(results: list[dict[str, Any]], ways: list[Way], console: Console
     table = Table(
         title="Seconds a trial by frozen stages, stalls left out; two at a time count half"
     )
-    for column in ("frozen stages", *(way.name for way in ways), "(a) / (d)", "(a) / (e)"):
+    ours = [way.name for way in ways if not way.shares]
+    for column in ("frozen stages", *(way.name for way in ways), *(f"(a) / {n[:3]}" for n in ours)):
         table.add_column(column, justify="right")
     for frozen in range(5):
 
@@ -253,16 +274,17 @@ def show_depths(results: list[dict[str, Any]], ways: list[Way], console: Console
             of_depth = [trial for trial in result["trials"] if trial["frozen"] == frozen]
             return statistics.mean(trial["seconds"] - trial["stall"] for trial in of_depth)
 
-        each = [_median(results, way, seconds) for way in ways]
-        ratios = [each[0] / each[-2], each[0] / each[-1]]
-        cells = [f"{value:.2f}" for value in each] + [f"{ratio:.1f}" for ratio in ratios]
+        each = {way.name: _median(results, way, seconds) for way in ways}
+        ratios = [each[ways[0].name] / each[name] for name in ours]
+        cells = [f"{value:.2f}" for value in each.values()] + [f"{ratio:.1f}" for ratio in ratios]
         table.add_row(str(frozen), *cells)
         if frozen == 0:
-            busy = dict(zip((way.name for way in ways), each, strict=True))
+            busy = each
     console.print(table)
     peaks = peak_gflops()
     for way in ways:
-        kind = "bfloat16" if way is ways[-1] and has_bfloat16() else "float32"
+        auto = not way.shares and way.precision == "auto"
+        kind = "bfloat16" if auto and has_bfloat16() else "float32"
         share = IMAGES * TRAINING_MFLOP / 1e3 / busy[way.name] / peaks[kind]
         console.print(
             f"{way.name}, nothing frozen, whole trial: {share:.0%} of a {kind} matrix product "
@@ -277,6 +299,7 @@ def main() -> None:
     ways = ABLATION if ablation else WAYS
     if importlib.util.find_spec("keras_tuner") is None:
         ways = [way for way in ways if way.module != "kerastuner"]
+    ways = distinct(ways)
     results = run_all(ways, console)
     show_totals(results, ways, console)
     if not ablation:
