@@ -1,14 +1,18 @@
 """Which configurations of a search are worth confirming."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.outcomes import DIVERGED
 from tuner.storage.attributes import OUTCOME_ATTR
+
+TAKEN_OVER = 5
+"""Configurations that ``run --from-study`` tries first: few beside a hundred trials."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,39 @@ def best(trials: Iterable[FrozenTrial], count: int, *, maximize: bool) -> list[C
     """
     complete = (it for it in trials if it.state == TrialState.COMPLETE)
     return _ranked(complete, maximize=maximize)[:count]
+
+
+def fitting(
+    candidates: Iterable[Candidate], space: Mapping[str, BaseDistribution] | None
+) -> list[Candidate]:
+    """The configurations as another space has them, in the same order; equal ones count once.
+
+    Parameters that the space has not are left out, and those that it has besides are to be sampled.
+    A configuration with a value outside of it does not fit, nor one that shares no parameter.
+
+    Args:
+        candidates: of a study.
+        space: of the other one; None: its objective suggests, so that all may fit.
+    """
+    found: dict[str, Candidate] = {}
+    for candidate in candidates:
+        shared = {
+            name: value
+            for name, value in candidate.params.items()
+            if space is None or name in space
+        }
+        if shared and (space is None or all(_holds(space[it], shared[it]) for it in shared)):
+            key = repr(sorted(shared.items()))
+            found.setdefault(key, replace(candidate, params=shared))
+    return list(found.values())
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    """Whether a parameter of this distribution may have the value."""
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def best_of_levels(

@@ -163,12 +163,13 @@ def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
         "timeout": _seconds(settings.timeout),
         "trial_timeout": _seconds(settings.trial_timeout),
         "compare": (plan.stored.compare if plan.stored else settings.compare) or "nothing",
+        "from_study": settings.from_study or "none",
         "detach": "yes" if settings.detach else "no",
         "quiet": "yes" if settings.quiet else "no",
         "no_publish": "yes" if settings.no_publish else "no",
     }
     names = ["study", "study_name", "trials", *(name.replace("-", "_") for name in SETTINGS)]
-    for name in [*names, "compare", "detach"]:
+    for name in [*names, "compare", "from_study", "detach"]:
         if name not in given.values:
             continue  # another command's
         source = str(given.sources[name])

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from tuner.command import execute
-from tuner.complete import pruners, samplers, study_files
+from tuner.complete import pruners, samplers, study_files, study_names
 from tuner.flags import Command, given, setting
 from tuner.values import text, whole
 
@@ -40,6 +40,13 @@ from tuner.values import text, whole
     type=text,
     metavar="FACTOR",
     help="Give each level of this parameter the same number of trials, searched by itself.",
+)
+@click.option(
+    "--from-study",
+    type=text,
+    metavar="NAME",
+    shell_complete=study_names,
+    help="Try the five best configurations of this study, of the same database, first.",
 )
 @setting("workers")
 @setting("storage")

@@ -59,6 +59,7 @@ class RunSettings:
         verbose: show the workers' output and debug log.
         given: the options as they were given.
         compare: the parameter whose levels share the budget equally; None: as it is stored.
+        from_study: the study whose best configurations are tried first, or None.
         detach: leave the trials to daemons.
         threads: of each worker; None: the machine's cores divided between them.
     """
@@ -83,6 +84,7 @@ class RunSettings:
     verbose: bool
     given: Given = field(repr=False)
     compare: str | None = None
+    from_study: str | None = None
     detach: bool = False
     threads: int | None = None
     no_publish: bool = False
@@ -119,6 +121,7 @@ def resolve_run(given: Given) -> RunSettings:
         pruner=_registered("pruner", DEFAULT_PRUNER, PRUNERS, given),
         precision=values["precision"] or AUTO,
         compare=values["compare"],
+        from_study=values["from_study"],
         detach=values["detach"],
     )
 

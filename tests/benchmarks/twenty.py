@@ -37,7 +37,7 @@ study = load_study_file()
 if OFF == "fused":
     study.BatchNormalization = keras.layers.BatchNormalization
 if OFF == "graph":
-    training.PIECE_BATCHES = 1  # back to Python after every batch
+    training.PIECE_IMAGES = 1  # back to Python after every batch
 
 metric = "val_error"
 direction = "minimize"

@@ -119,6 +119,7 @@ def test_a_killed_worker_changes_no_curve(few_digits: str, cache: str, tmp_path:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)  # two cores without bfloat16 need 15 minutes
 def test_the_main_job_survives_three_kills(cache: str, tmp_path: Path) -> None:
     path, artifacts = tmp_path / "tuner.db", tmp_path / "artifacts"
     url = f"sqlite:///{path}"

@@ -111,7 +111,7 @@ def watch(monkeypatch):
         if running and running[0].batch == watch.leave_at:
             raise watch.by
 
-    monkeypatch.setattr(training, "PIECE_BATCHES", 2)
+    monkeypatch.setattr(training, "PIECE_IMAGES", 64)
     monkeypatch.setattr(training.Run, "train_to", watched)
     monkeypatch.setattr(interrupt, "check", check)
     return watch
@@ -136,7 +136,10 @@ OPTIMIZERS = {
 }
 
 
-def run(task, attempt, *, optimizer="adam", rate=3e-3, init="pretrained", frozen=3, schedule=None):
+def run(
+    task, attempt, *, optimizer="adam", rate=3e-3, init="pretrained", frozen=3, schedule=None,
+    **technique,
+):  # fmt: skip
     make = OPTIMIZERS.get(optimizer, optimizer)
     return task.run(
         attempt,
@@ -144,6 +147,7 @@ def run(task, attempt, *, optimizer="adam", rate=3e-3, init="pretrained", frozen
         init=init,
         frozen_stages=frozen,
         schedule=schedule or (lambda done: 1.0 - 0.9 * done),
+        **technique,
     )
 
 
@@ -191,20 +195,32 @@ def assert_goes_on(task, path, stored, expected, outputs=None, **configuration):
     return attempt
 
 
-@pytest.mark.parametrize("frozen", [0, 3])
+# Stages thaw before batches 7 and 14, where it is left, too.
+THAWING = {"optimizer": "adamw", "frozen": 2, "thaw_epochs": 0.35, "stage_rate": 0.5,
+           "label_smoothing": 0.1}  # fmt: skip
+AUGMENTED = {"optimizer": "momentum", "frozen": 1, "augmentation": "elastic", "train_images": 640}
+
+
 @pytest.mark.parametrize(
-    "optimizer",
+    "configuration",
     [
-        "momentum",
-        "adam",
-        pytest.param("adamw", marks=pytest.mark.soak),
-        pytest.param("rmsprop", marks=pytest.mark.soak),
+        {"optimizer": "momentum", "frozen": 0},
+        {"optimizer": "momentum", "frozen": 3},
+        {"optimizer": "adam", "frozen": 0},
+        {"optimizer": "adam", "frozen": 3},
+        THAWING,
+        AUGMENTED,
+        *(
+            pytest.param({"optimizer": name, "frozen": frozen}, marks=pytest.mark.soak)
+            for name in ("adamw", "rmsprop")
+            for frozen in (0, 3)
+        ),
     ],
+    ids=lambda configuration: "-".join(map(str, list(configuration.values())[:3])),
 )
 def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
-    optimizer, frozen, task, path, tmp_path, watch
+    configuration, task, path, tmp_path, watch
 ):
-    configuration = {"optimizer": optimizer, "frozen": frozen}
     expected = uninterrupted(task, **configuration)
     assert len(set(expected[0].values())) == 4
     watch.trained, stored = 0, {}
@@ -228,7 +244,9 @@ def test_a_trial_interrupted_in_every_way_is_the_uninterrupted_one(
     mistakes = json.loads((tmp_path / MISTAKES_FILE).read_text())  # of a model taken from the file
     assert 1 - (mistakes["images"] - mistakes["wrong"]) / mistakes["images"] == expected[0][4]
     assert list(last.reported) == [4]
-    assert last.user_attrs["cached_features"] == (frozen == 3)
+    assert last.user_attrs["cached_features"] == (
+        configuration["frozen"] >= 2 and "augmentation" not in configuration
+    )
 
 
 @pytest.mark.parametrize(
@@ -257,6 +275,15 @@ def test_wherever_a_trial_is_left_it_goes_on(
     assert caplog.messages == lines
 
 
+def test_it_goes_on_where_epochs_are_no_number_of_steps(task, path, watch):
+    more = {"epochs": 8, "train_images": 64}  # 16 batches in 4 steps
+    expected = uninterrupted(task, **more)
+    held = left(task, path, {("report", 2): Killed()}, **more)
+    watch.trained = 0
+    assert_goes_on(task, path, held, expected, **more)
+    assert watch.trained == 12
+
+
 def test_it_goes_on_in_bfloat16(make_small_task, path, watch, monkeypatch):
     monkeypatch.setenv("TUNER_PRECISION", "bfloat16")
     task = make_small_task()
@@ -271,18 +298,20 @@ def test_it_goes_on_in_bfloat16(make_small_task, path, watch, monkeypatch):
 def test_variables_of_any_type_survive(path):
     def started(*values):
         variables = [keras.Variable(value, dtype=kind) for value, kind in values]
-        return SimpleNamespace(
+        run = SimpleNamespace(
             trainer=SimpleNamespace(model=SimpleNamespace(weights=variables[:2])),
             loop=SimpleNamespace(optimizer=SimpleNamespace(variables=variables[2:])),
             batch=3,
             settled=True,
             clock=Clock(),
         )
+        run.be_after = lambda batch: vars(run).update(batch=batch)
+        return run
 
     values = ([1.5, -0.0078], "bfloat16"), (2.5, "float16"), (7, "int64"), ([[0.1]], "float32")
     Progress(started(*values), {}, FileCheckpoint(path)).write()
     fresh = started(*[(np.zeros_like(value), kind) for value, kind in values])
-    header, read = checkpoints._read(path, {}, checkpoints._values(fresh))
+    header, read = checkpoints._read(path, {})
     Progress(fresh, {}, None).put_back(header, read)
     for ours, theirs in zip(
         checkpoints._variables(fresh), checkpoints._variables(started(*values)), strict=True
@@ -310,14 +339,13 @@ def test_a_second_ctrl_c_within_a_batch_keeps_the_earlier_checkpoint(
     before = path.read_bytes()
     with monkeypatch.context() as patch:
         if within == "training":
-            start = training.Trainer.start
+            enter = training.Trainer.enter
 
-            def started(trainer, *arguments):
-                begun = start(trainer, *arguments)
-                begun.loop = dataclasses.replace(begun.loop, train=_after(begun.loop.train, leave))
-                return begun
+            def entered(trainer, *arguments):
+                reads, loop = enter(trainer, *arguments)
+                return reads, dataclasses.replace(loop, train=_after(loop.train, leave))
 
-            patch.setattr(training.Trainer, "start", started)
+            patch.setattr(training.Trainer, "enter", entered)
         else:
             error_of = _after(training.Run.validation_error, leave)
             patch.setattr(training.Run, "validation_error", error_of)

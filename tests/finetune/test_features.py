@@ -8,15 +8,17 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 from tuner import cache
 from tuner.errors import UsageError
 from tuner.finetune import BatchNormalization, features
-from tuner.finetune.stages import freeze
+from tuner.finetune.stages import freeze, stage_of
 from tuner.finetune.training import Plan, Trainer
 
 SEED = 5
+STAGES = ("conv1", "conv2", "conv3", "dense")
 
 
 @pytest.fixture
@@ -33,11 +35,11 @@ def weights(task):
 
 @pytest.fixture(scope="module")
 def few(digits):
-    return digits.first(2570, 1010)  # no multiple of a batch, nor of 64
+    return digits.first(1290, 510)  # no multiple of a batch, nor of 64
 
 
 def plan(frozen, optimizer=None):
-    rows = np.arange(2570)
+    rows = np.arange(1290)
     chosen = optimizer or keras.optimizers.Adam(0.003)
     return Plan(rows, 1, 128, chosen, lambda done: 1.0 - done, frozen, SEED)
 
@@ -52,10 +54,20 @@ def losses_and_errors(trainer, weights, frozen):
         return losses[-1]
 
     run.loop = dataclasses.replace(run.loop, train=spy)
-    for batch in (1, 2, 7, 20):
+    for batch in (1, 2, 5, 10):
         assert run.train_to(batch)
         errors.append(run.validation_error())
     return losses, errors, run
+
+
+def same_bits_anywhere(model, count, images):
+    """Whether this processor computes an image's features alike at every place of a batch."""
+    frozen = [stage_of(layer.name) in STAGES[:count] for layer in model.layers]
+    last = len(frozen) - 1 - frozen[::-1].index(True)
+    head = keras.Sequential([keras.Input((28, 28, 1)), *model.layers[: last + 1]])
+    batch = images.train_images[:128]
+    there, back = head(batch, training=False), head(batch[::-1], training=False)
+    return np.array_equal(tf.cast(there, "float32"), tf.cast(back, "float32")[::-1])
 
 
 @pytest.mark.parametrize(
@@ -76,10 +88,17 @@ def test_training_on_features_is_training_behind_frozen_stages(
     plain = losses_and_errors(without, weights, stages)
     assert cached[2].reads.model is not with_features.model
     assert plain[2].reads is without.whole
-    assert cached[0] == plain[0]
-    assert cached[1] == plain[1]
-    for one, other in zip(with_features.model.weights, without.model.weights, strict=True):
-        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    pairs = list(zip(with_features.model.weights, without.model.weights, strict=True))
+    if same_bits_anywhere(with_features.model, count, few):
+        assert cached[0] == plain[0]
+        assert cached[1] == plain[1]
+        for one, other in pairs:
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+    else:  # as without AVX-512: a convolution's rounding depends on the image's place in the batch
+        np.testing.assert_allclose(cached[0], plain[0], rtol=1e-3)
+        np.testing.assert_allclose(cached[1], plain[1], atol=2.5 / 510)
+        for one, other in pairs:
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-2, atol=5e-3)
 
 
 def test_features_are_computed_once_and_then_mapped(
@@ -93,7 +112,7 @@ def test_features_are_computed_once_and_then_mapped(
     for _ in range(2):
         Trainer(study_file.build_model, few).start(weights, plan(stages))
     said = (
-        "computing features of the frozen stages conv1, conv2, conv3, once for this machine (46 MB)"
+        "computing features of the frozen stages conv1, conv2, conv3, once for this machine (23 MB)"
     )
     assert caplog.text.count(said) == 1
     whats, fractions = zip(*watched, strict=True)

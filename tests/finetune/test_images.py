@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tuner.errors import UsageError
-from tuner.finetune import Images, images, mnist_test
+from tuner.finetune import Images, images, mnist_test, packaged
 
 
 def test_mnist_is_split_into_50000_and_10000_stratified(digits):
@@ -38,11 +38,11 @@ def test_the_test_set_has_10000_digits():
 
 @pytest.mark.parametrize("change", ["damage", "remove"])
 def test_a_damaged_or_missing_file_is_one_clear_sentence(change, tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MNIST_FOLDER", tmp_path)
+    monkeypatch.setattr(packaged, "MNIST_FOLDER", tmp_path)
     if change == "damage":
         (tmp_path / "train.npz").write_bytes(b"not digits")
     with pytest.raises(UsageError, match=r"train\.npz .*[Ii]nstall the package anew"):
-        images.mnist()
+        packaged.mnist()
 
 
 def own(n=20, classes=2, shape=(3, 4)):
@@ -97,7 +97,7 @@ PICTURES, LABELS = own()
     ("pictures", "labels", "validation", "words"),
     [
         (PICTURES / 255, LABELS, 0.2, r'type float64: bring .*astype\("uint8"\)'),
-        (PICTURES * np.nan, LABELS, 0.2, "without NaN"),
+        (PICTURES * np.nan, LABELS, 0.2, "20 of the 20 images of own have NaN in them"),
         (PICTURES[0], LABELS, 0.2, r"shape \(3, 4\): give \(n, height"),
         (PICTURES[:0], LABELS[:0], 0.2, r"shape \(0, 3, 4\)"),
         (PICTURES[:, :, :0], LABELS, 0.2, r"shape \(20, 3, 0\)"),

@@ -104,9 +104,11 @@ def test_an_unknown_init_names_the_closest(template, wrong, right):
         drawn(template, wrong, 1)
 
 
-def test_keras_initialisers_that_draw_nothing_are_refused(template):
-    with pytest.raises(UsageError, match="'zeros'"):
-        drawn(template, "zeros", 1)
+def test_an_initialiser_for_other_shapes_is_refused(template):
+    with pytest.raises(UsageError, match="'identity' is neither 'pretrained' nor a Keras init"):
+        drawn(template, "identity", 1)
+    with pytest.raises(UsageError, match="cannot draw a kernel"):
+        drawn(template, keras.initializers.Identity(), 1)
 
 
 def test_the_model_is_a_plain_keras_model(model):

@@ -1,6 +1,7 @@
 """The file of a model's mistakes: it counts what the trial reported, and holds real pictures."""
 
 import base64
+import dataclasses
 import json
 import logging
 
@@ -11,7 +12,15 @@ import tensorflow as tf
 
 from tuner.artifacts import MISTAKES_FILE, MODEL_FILE
 from tuner.finetune import mistakes
-from tuner.finetune.mistakes import CONFUSED_CLASSES, PICTURE_PIXELS, WORST, Answers, describe
+from tuner.finetune.mistakes import (
+    CONFUSED_CLASSES,
+    LONGEST_NAME,
+    PICTURE_PIXELS,
+    WORST,
+    Answers,
+    class_names_of,
+    describe,
+)
 from tuner.report.mistakes import parsed
 
 
@@ -57,6 +66,9 @@ def test_as_many_are_wrong_as_the_trial_reports(
         assert parsed((folder / MISTAKES_FILE).read_bytes()).wrong == found["wrong"]  # as read
 
 
+NUMBERS = [str(number) for number in range(200)]
+
+
 def test_many_classes_and_large_colour_pictures():
     generator = np.random.default_rng(0)
     labels = generator.integers(200, size=3000)
@@ -64,7 +76,7 @@ def test_many_classes_and_large_colour_pictures():
     said[labels == 7] = 8  # the most often confused ones
     shares = generator.random(3000).astype(np.float32)
     pictures = generator.integers(256, size=(3000, 30, 100, 3)).astype(np.uint8)
-    found = describe(Answers(labels, said, shares, shares / 2), pictures, 200)
+    found = describe(Answers(labels, said, shares, shares / 2), pictures, NUMBERS)
     assert (found["images"], found["n_classes"]) == (3000, 200)
     assert found["wrong"] == (labels != said).sum()
     kept = [int(it) for it in found["classes"]]
@@ -79,11 +91,23 @@ def test_many_classes_and_large_colour_pictures():
         png = base64.b64decode(it["png"])
         assert tf.io.decode_png(png).shape == (19, PICTURE_PIXELS, 3)
     assert len(json.dumps(found)) < 300_000
-    two_channels = describe(Answers(labels, said, shares, shares), pictures[..., :2], 200)
+    two_channels = describe(Answers(labels, said, shares, shares), pictures[..., :2], NUMBERS)
     png = base64.b64decode(two_channels["worst"][0]["png"])
     assert tf.io.decode_png(png).shape == (19, PICTURE_PIXELS, 1)
-    right = describe(Answers(labels, labels, shares, shares), pictures, 200)
+    right = describe(Answers(labels, labels, shares, shares), pictures, NUMBERS)
     assert (right["wrong"], right["worst"]) == (0, [])
+
+
+def test_classes_have_the_names_that_people_gave_them(few):
+    named = dataclasses.replace(few, class_names=("zero", *"bcdefghi", "x" * 100))
+    assert class_names_of(few) == [*"0123456789"]
+    names = class_names_of(named)
+    assert (names[0], len(names[9])) == ("zero", LONGEST_NAME)
+    labels = np.array([0, 1, 2])
+    shares = np.full(3, 0.5, np.float32)
+    found = describe(Answers(labels, labels[::-1], shares, shares), few.validation_images, names)
+    assert [(it["true"], it["said"]) for it in found["worst"]] == [("zero", "c"), ("c", "zero")]
+    assert found["classes"][:2] == ["zero", "b"]
 
 
 def test_a_file_that_cannot_be_made_costs_nothing(few, tmp_path, monkeypatch, caplog):

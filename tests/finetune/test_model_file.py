@@ -16,7 +16,7 @@ from keras import layers
 from tuner import interrupt
 from tuner.artifacts import MISTAKES_FILE, MODEL_FILE
 from tuner.errors import UsageError
-from tuner.finetune import BatchNormalization, error_of, images, model_file, precision
+from tuner.finetune import BatchNormalization, error_of, model_file, packaged, precision
 from tuner.finetune.weights import weights_hash
 from tuner.outcomes import Diverged
 
@@ -284,7 +284,7 @@ def test_a_file_that_cannot_be_used_is_a_sentence(noise, tmp_path):
 def test_the_study_file_validates_and_tests_a_model_file(
     study_file, task, few, study, tmp_path, monkeypatch
 ):
-    tested_images, tested_labels = images.mnist_test()
+    tested_images, tested_labels = packaged.mnist_test()
     assert study_file.test_images == len(tested_labels)
     task.run(asked(study, tmp_path), **configuration())
     path = tmp_path / MODEL_FILE

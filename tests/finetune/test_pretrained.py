@@ -63,6 +63,19 @@ def test_trained_once_then_loaded(trainer, few, folder, log):
     assert not list(folder.glob("*.tmp"))
 
 
+@pytest.mark.parametrize(
+    ("classes", "size", "words"),
+    [
+        (CLASSES, 641, "which fill no batch of 641: give base_recipe=Recipe"),
+        ((10, 11), 16, "would learn from 0 images"),
+    ],
+)
+def test_a_base_that_learns_nothing_is_refused(classes, size, words, trainer, few, folder):
+    with pytest.raises(UsageError, match=words):
+        pretrained.load_or_train(trainer, few, classes, Recipe(batch_size=size))
+    assert not list(folder.glob("base-*.npz"))
+
+
 @pytest.mark.soak
 def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
     trainer = Trainer(study_file.build_model, digits)
@@ -76,7 +89,7 @@ def test_the_studys_base_knows_its_digits(study_file, digits, cache, log):
 
 
 def test_the_pieces_of_the_base_are_told_and_change_nothing(trainer, few, folder, monkeypatch):
-    monkeypatch.setattr(training, "PIECE_BATCHES", 1)
+    monkeypatch.setattr(training, "PIECE_IMAGES", 1)
     told, once = [], []
     for tell in (told.append, None):
         plan = Plan(np.arange(300), 2, 128, keras.optimizers.Adam(), lambda _: 1.0, (), 0)

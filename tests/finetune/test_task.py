@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from tuner import interrupt
 from tuner.artifacts import MODEL_FILE
 from tuner.errors import UsageError
-from tuner.finetune import images
+from tuner.finetune import packaged
 from tuner.finetune.clock import PHASES
 from tuner.finetune.follow import guessing_error
 from tuner.finetune.training import STATISTICS_IMAGES, Plan, Trainer, compiled_loops
@@ -91,12 +91,12 @@ def test_plain_optuna_can_optimize(task, study):
 
 def test_a_search_never_opens_the_test_file(make_task, study, monkeypatch, tmp_path):
     for name in ("train.npz", "README.md"):
-        (tmp_path / name).write_bytes((images.MNIST_FOLDER / name).read_bytes())
-    monkeypatch.setattr(images, "MNIST_FOLDER", tmp_path)
-    task = make_task(images=lambda: images.mnist().first(640, 500))
+        (tmp_path / name).write_bytes((packaged.MNIST_FOLDER / name).read_bytes())
+    monkeypatch.setattr(packaged, "MNIST_FOLDER", tmp_path)
+    task = make_task(images=lambda: packaged.mnist().first(640, 500))
     assert 0 < _run(task, study.ask(), frozen=3) < 1
     with pytest.raises(UsageError, match=r"test\.npz"):
-        images.mnist_test()
+        packaged.mnist_test()
 
 
 @pytest.mark.parametrize("frozen", range(5))
@@ -314,7 +314,8 @@ def test_a_regulariser_counts_as_in_keras(digits):
     run = trainer.start(model.get_weights(), plan)
     total = run.loop.train(
         (run.reads.train_images, trainer.train_labels),
-        *(np.array([rows], np.int32), run.rates, np.zeros(0, np.int64), np.int64(0)),
+        *(np.array([rows], np.int32), run.rates, (np.zeros(2, np.int64), np.int64(0))),
+        run._told(),
     )
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
     for ours, keras_own in zip(model.get_weights(), other.get_weights(), strict=True):

@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from tuner import wording
 from tuner.finetune import precision
+from tuner.finetune.initialise import Init
 from tuner.finetune.training import Run, settings_of
 from tuner.finetune.weights import Weights
 from tuner.stores import Checkpoint, FileCheckpoint, Forgiving
@@ -36,7 +37,7 @@ CHECKPOINT_SECONDS = 30.0
 Measured for MNIST's model with adam on one core, 5.5 MB: writing takes 0.02 s, reading 0.04 s.
 """
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; raised when its content changes, so that older files are not read."""
 
 _UNUSABLE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
@@ -96,17 +97,26 @@ class Progress:
             np.savez(file, *_values(self.run), header=np.array(json.dumps(header)))
 
     def put_back(self, header: dict[str, Any], values: Weights) -> None:
-        """Be where the attempt was that wrote these, see `_read`."""
+        """Be where the attempt was that wrote these, see `_read`.
+
+        Raises:
+            ValueError: the values are not those of the model and the optimizer; nothing is changed.
+        """
+        self.run.be_after(header["batch"])
+        try:
+            values = _fitting(values, _values(self.run))
+        except ValueError:
+            self.run.be_after(0)
+            raise
         for variable, value in zip(_variables(self.run), values, strict=True):
             variable.assign(value)
         self.judged, self.reached = header["judged"], header["reached"]
         self.error = header["error"]
-        self.run.batch = header["batch"]
         self.run.clock.add(*header["clock"])
 
 
 def take_up(
-    trial: optuna.Trial, run: Run, init: str, base_hash: str, report_at: Sequence[int]
+    trial: optuna.Trial, run: Run, init: Init, base_hash: str, report_at: Sequence[int]
 ) -> Progress:
     """Go on from the trial's checkpoint; where there is none, or none that fits, from the start.
 
@@ -129,37 +139,43 @@ def take_up(
     except FileNotFoundError:
         return progress
     try:
-        header, values = _read(path, identity, _values(run))
+        header, values = _read(path, identity)
         judged = {step for step in report_at if step <= header["judged"]}
         if lost := judged - getattr(trial, "stored_steps", frozenset()):
             raise ValueError(f"the database lacks the value of step {min(lost)}")
+        progress.put_back(header, values)
     except _UNUSABLE as error:
         logger.warning(
             "the checkpoint %s is of no use (%s): the trial starts over", checkpoint, error
         )
         checkpoint.discard()
         return progress
-    progress.put_back(header, values)
     end = report_at[-1]
     done = max(progress.judged, int(run.batch * end / len(run.rates)))
-    place = wording.progress_of(done, end, end // run.plan.epochs)
+    whole, odd = divmod(end, run.plan.epochs)  # steps an epoch, if a step is a part of one
+    place = wording.progress_of(done, end, None if odd else whole)
     logger.info("goes on from its checkpoint at %s", place)
     return progress
 
 
-def _identity(run: Run, init: str, base_hash: str, report_at: Sequence[int]) -> dict[str, Any]:
+def _identity(run: Run, init: Init, base_hash: str, report_at: Sequence[int]) -> dict[str, Any]:
     """What decides a trial's curve, as JSON: a checkpoint with other values is another trial's."""
     plan = run.plan
     identity = {
         "format": FORMAT,
         "seed": plan.seed,
         "optimizer": settings_of(plan.optimizer),
-        "init": init,
+        "init": init if isinstance(init, str) else [type(init).__name__, init.get_config()],
         "frozen stages": plan.frozen,
+        "thawing": plan.thawing,
+        "label smoothing": plan.label_smoothing,
+        "augmentation": plan.augmentation,
+        "rates of stages": plan.paces,
         "base": base_hash,
         "precision": precision.of_model(run.trainer.model),
         "epochs": plan.epochs,
         "batch size": plan.batch_size,
+        "model options": plan.options,
         "report steps": report_at,
         "number of images": len(plan.rows),
         "learning rates": hashlib.sha256(run.rates.tobytes()).hexdigest(),
@@ -179,13 +195,12 @@ def _values(run: Run) -> Weights:
     return [variable.numpy() for variable in _variables(run)]
 
 
-def _read(path: Path, identity: dict[str, Any], now: Weights) -> tuple[dict[str, Any], Weights]:
+def _read(path: Path, identity: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
     """The header in a checkpoint, and the values in the order of `_variables`.
 
     Args:
         path: of the file.
         identity: that it must have.
-        now: values of the same shapes and types.
 
     Raises:
         ValueError: it is another trial's. A damaged file may raise any of `_UNUSABLE`.
@@ -196,10 +211,23 @@ def _read(path: Path, identity: dict[str, Any], now: Weights) -> tuple[dict[str,
         others = [name for name in identity if theirs.get(name) != identity[name]]
         if others:
             raise ValueError(f"it differs in {', '.join(others)}")
-        values = [arrays[f"arr_{index}"] for index in range(len(now))]
-    for index, (value, like) in enumerate(zip(values, now, strict=True)):
-        if value.dtype.kind == "V":  # NumPy stores a bfloat16 as two bytes without a type
-            values[index] = value.view(like.dtype)
-        if (values[index].shape, values[index].dtype) != (like.shape, like.dtype):
-            raise ValueError(f"array {index} does not fit the model")
+        values = [arrays[f"arr_{index}"] for index in range(len(arrays.files) - 1)]
     return header, values
+
+
+def _fitting(values: Weights, now: Weights) -> Weights:
+    """The values, if they have the shapes and types of those now.
+
+    Raises:
+        ValueError: they have not.
+    """
+    if len(values) != len(now):
+        raise ValueError(f"it has {len(values)} arrays, and the model and optimizer {len(now)}")
+    fitting = []
+    for index, (value, like) in enumerate(zip(values, now, strict=True)):
+        # NumPy stores a bfloat16 as two bytes without a type.
+        typed = value.view(like.dtype) if value.dtype.kind == "V" else value
+        if (typed.shape, typed.dtype) != (like.shape, like.dtype):
+            raise ValueError(f"array {index} does not fit the model")
+        fitting.append(typed)
+    return fitting

@@ -7,6 +7,11 @@ stages on (`LEAST_STAGES`) they are computed once for all images and kept as
 Off by itself where the features could differ from what the frozen stages compute in training: a
 layer in or before them that is not in `STILL` (dropout, augmentation, a layer of the user's), or a
 model that is not one chain of layers.
+
+How a convolution rounds may depend on an image's place in its batch: on an AMD Zen 3 (AVX2, without
+AVX-512) float32 features from the second stage on differed in their last bits between two orders of
+a batch, on a Zen 4 never. So on the former, training on features is training behind the frozen
+stages but for rounding; a trial run again is the same bit for bit on both.
 """
 
 import dataclasses

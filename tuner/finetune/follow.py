@@ -16,6 +16,11 @@ WORST_ERROR = 1.0
 """Reported for a trial that diverged; no trained model is worse."""
 
 
+LEAST_BATCHES = 100
+"""Before so many batches, and a quarter of its training, a trial may be at chance and yet learn: at
+few images, or while a schedule begins low."""
+
+
 def follow(
     trial: optuna.Trial,
     progress: Progress,
@@ -34,13 +39,16 @@ def follow(
 
     Raises:
         TrialPruned: the study's pruner gave the trial up.
-        Diverged: the loss is not finite, or from the second report on the model is no better than
-            guessing.
+        Diverged: the loss is not finite, or from the second report on, but see `LEAST_BATCHES`,
+            the model is no better than guessing.
     """
     guessing = guessing_error(images.validation_labels, images.n_classes)
     error = math.nan
     for step, error in curve:
-        if math.isnan(error) or (step > report_at[0] and error >= guessing):
+        judged = step > report_at[0] and (
+            progress.run.batch >= LEAST_BATCHES or step >= report_at[-1] / 4
+        )
+        if math.isnan(error) or (judged and error >= guessing):
             trial.report(WORST_ERROR, step)
             reason = "the loss is not finite" if math.isnan(error) else "no better than guessing"
             raise Diverged(f"Diverged by step {step}: {reason}.")

@@ -1,26 +1,19 @@
-"""The images a study trains on and validates with; MNIST comes with the package."""
+"""The images a study trains on and validates with, and how they are checked and split."""
 
 import dataclasses
 import hashlib
-import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tuner.errors import UsageError
+from tuner.finetune import checks, readers
+from tuner.finetune.checks import Array
 
-Array = npt.NDArray[Any]
+VALIDATION_SHARE = 0.2
+"""Of images of the user's own: enough of few thousands to tell good from bad."""
 
-MNIST_FOLDER = Path(__file__).parent / "mnist"
-MNIST_SHA256 = {
-    "train.npz": "33e9753a8d3ed06561a816bf46d6d686b20801696e497f092853c1634577f43f",
-    "test.npz": "af5595f05f0cc260498196e07655cfa443d2d96874d5ba0dcfeaea06defbda81",
-}
-MNIST_CLASSES = 10
-MNIST_VALIDATION = 10_000
-"""Digits held out of the 60,000 training digits; as many as the test set has."""
 SPLIT_SEED = 0
 """Never change it: every trial of every study would validate with other digits."""
 
@@ -36,6 +29,7 @@ class Images:
         validation_labels: int32 (n_validation,).
         n_classes: number of classes.
         content_hash: tells these images from others; part of the name of a cached base.
+        class_names: what people call the classes, (n_classes,); empty: by their numbers.
     """
 
     train_images: Array
@@ -44,9 +38,88 @@ class Images:
     validation_labels: Array
     n_classes: int
     content_hash: str
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image: (height, width, channels)."""
+        return self.train_images.shape[1:]
 
     @staticmethod
-    def split(images: Array, labels: Array, *, validation: float, name: str) -> "Images":
+    def from_npz(path: str | Path, *, validation: float = VALIDATION_SHARE) -> "Images":
+        """Images and labels in a NumPy file, as `tuner.finetune.read_npz` reads its training part.
+
+        Args:
+            path: of the file.
+            validation: share of the images to validate with, see `split`.
+
+        Raises:
+            UsageError: the file cannot be read, or its images cannot be used.
+        """
+        images, labels = readers.read_npz(path)
+        return Images.split(images, labels, validation=validation, name=Path(path).name)
+
+    @staticmethod
+    def from_idx(folder: str | Path, *, validation: float = VALIDATION_SHARE) -> "Images":
+        """The training files of a folder in MNIST's own format, see `tuner.finetune.read_idx`.
+
+        Args:
+            folder: with the files of images and of labels.
+            validation: share of the images to validate with, see `split`.
+
+        Raises:
+            UsageError: the files cannot be read, or their images cannot be used.
+        """
+        images, labels = readers.read_idx(folder)
+        return Images.split(images, labels, validation=validation, name=Path(folder).name)
+
+    @staticmethod
+    def from_directory(
+        folder: str | Path,
+        *,
+        size: tuple[int, int] | None = None,
+        channels: int | None = None,
+        validation: float = VALIDATION_SHARE,
+    ) -> "Images":
+        """Pictures in a folder for each class, see `tuner.finetune.read_directory`.
+
+        Args:
+            folder: with a subfolder for each class; their names are the classes' names.
+            size: height and width that pictures are brought to; without it all must have one size.
+            channels: 1 for grey, 3 for colour, whatever the pictures are; None: grey if all are.
+            validation: share of the images to validate with, see `split`.
+
+        Raises:
+            UsageError: a picture cannot be read, or the images cannot be used.
+        """
+        names = readers.classes_of(folder)
+        images, labels = readers.read_directory(folder, size=size, channels=channels)
+        name = Path(folder).name
+        return Images.split(images, labels, validation=validation, name=name, class_names=names)
+
+    @staticmethod
+    def from_keras(name: str, *, validation: float = VALIDATION_SHARE) -> "Images":
+        """The training images of one of Keras's data sets, see `tuner.finetune.read_keras`.
+
+        Args:
+            name: such as ``"cifar10"``.
+            validation: share of the images to validate with, see `split`.
+
+        Raises:
+            UsageError: Keras has no such images, or they cannot be fetched.
+        """
+        images, labels = readers.read_keras(name)
+        return Images.split(images, labels, validation=validation, name=name)
+
+    @staticmethod
+    def split(
+        images: Array,
+        labels: Array,
+        *,
+        validation: float,
+        name: str,
+        class_names: Sequence[str] = (),
+    ) -> "Images":
         """Divide images of your own into those to train on and those to validate with.
 
         The division follows from the labels and the share alone: it is the same in every process,
@@ -59,13 +132,19 @@ class Images:
                 image in either part.
             validation: share of the images to validate with, between 0 and 1.
             name: what errors call these images.
+            class_names: what people call the classes, one for each, in the order of their numbers.
 
         Raises:
             UsageError: images, labels or share cannot be used.
         """
         labels = np.asarray(labels)
-        images = _as_images(images, name)
-        _check_labels(labels, len(images), name)
+        images = checks.as_images(images, name)
+        checks.check_labels(labels, len(images), name)
+        if class_names and len(class_names) != labels.max() + 1:
+            raise UsageError(
+                f"{name} has {labels.max() + 1} classes, and {len(class_names)} class names: give "
+                "one for each."
+            )
         if not 0.0 < validation < 1.0:
             raise UsageError(
                 f"validation={validation!r} of {name} is no share between 0 and 1: write 0.2 to "
@@ -73,7 +152,7 @@ class Images:
             )
         size = round(len(labels) * validation)
         held_out = stratified(labels, size, np.random.default_rng(SPLIT_SEED))
-        _check_parts(labels, held_out, validation, name)
+        checks.check_parts(labels, held_out, validation, name, class_names)
         labels = labels.astype(np.int32)
         digest = hashlib.sha256(f"{images.shape} {validation!r} {SPLIT_SEED}".encode())
         digest.update(images.data)
@@ -85,6 +164,7 @@ class Images:
             validation_labels=labels[held_out],
             n_classes=int(labels.max()) + 1,
             content_hash=f"images-{digest.hexdigest()}",
+            class_names=tuple(class_names),
         )
 
     def first(self, train: int, validation: int) -> "Images":
@@ -108,36 +188,6 @@ class Images:
             validation_labels=self.validation_labels[:0],
             content_hash=f"{self.content_hash}[joined]",
         )
-
-
-def mnist() -> Images:
-    """MNIST's training file: 50,000 digits to train on, 10,000 to validate with.
-
-    Raises:
-        UsageError: the file is missing or not the one this package was made with.
-    """
-    images, labels = _read("train.npz")
-    held_out = stratified(labels, MNIST_VALIDATION, np.random.default_rng(SPLIT_SEED))
-    return Images(
-        train_images=images[~held_out],
-        train_labels=labels[~held_out],
-        validation_images=images[held_out],
-        validation_labels=labels[held_out],
-        n_classes=MNIST_CLASSES,
-        content_hash=f"mnist-{MNIST_SHA256['train.npz']}-{SPLIT_SEED}",
-    )
-
-
-def mnist_test() -> tuple[Array, Array]:
-    """MNIST's test file, which no search opens.
-
-    Returns:
-        Images uint8 (10000, 28, 28, 1) and labels int32 (10000,).
-
-    Raises:
-        UsageError: the file is missing or not the one this package was made with.
-    """
-    return _read("test.npz")
 
 
 def stratified(labels: Array, size: int, generator: np.random.Generator) -> Array:
@@ -164,106 +214,3 @@ def stratified(labels: Array, size: int, generator: np.random.Generator) -> Arra
         members = np.flatnonzero(labels == label)
         chosen[members[np.argsort(draw[members], kind="stable")[:count]]] = True
     return chosen
-
-
-def _as_images(images: Any, name: str) -> Array:
-    """Images as one array (n, height, width, channels), if that is what they are.
-
-    Raises:
-        UsageError: another type or shape, or no image at all.
-    """
-    sizes = (
-        f"The images of {name} are not all of one size: scale or crop them to one height and width "
-        "before."
-    )
-    try:
-        images = np.asarray(images)
-    except ValueError:  # a list of arrays that make no array
-        raise UsageError(sizes) from None
-    if images.dtype == object:
-        raise UsageError(sizes)
-    if images.ndim not in {3, 4} or 0 in images.shape:
-        raise UsageError(
-            f"The images of {name} have the shape {images.shape}: give (n, height, width) or (n, "
-            "height, width, channels), none of them 0."
-        )
-    if images.dtype != np.uint8:
-        raise UsageError(
-            f"The images of {name} have the type {images.dtype}: bring their values to 0 to 255, "
-            'without NaN, and write images.astype("uint8").'
-        )
-    return np.ascontiguousarray(images if images.ndim == 4 else images[..., np.newaxis])
-
-
-def _check_labels(labels: Array, n_images: int, name: str) -> None:
-    """Refuse what are no classes 0, 1, 2 ... of as many images.
-
-    Raises:
-        UsageError: another type, shape or range, or a class between others without an image.
-    """
-    if labels.shape != (n_images,):
-        raise UsageError(
-            f"{name} has {n_images} images, and labels of the shape {labels.shape}: give one label "
-            f"an image, ({n_images},)."
-        )
-    numbered = "number the classes by numpy.unique(labels, return_inverse=True)[1]"
-    if labels.dtype.kind not in "iu":
-        nan = labels.dtype.kind == "f" and np.isnan(labels).any()
-        raise UsageError(
-            f"The labels of {name} have the type {labels.dtype}, not whole numbers: "
-            + ("leave out the images whose label is NaN, and " if nan else "")
-            + f"{numbered}."
-        )
-    classes = np.unique(labels)
-    if classes[0] < 0:
-        raise UsageError(
-            f"A label of {name} is {classes[0]}, and classes begin at 0: leave out images without "
-            f"a class, and {numbered}."
-        )
-    if len(classes) < 2:
-        raise UsageError(
-            f"All images of {name} have the label {classes[0]}: there is nothing to tell apart; "
-            "give two classes or more."
-        )
-    if classes[-1] != len(classes) - 1:
-        absent = int(np.flatnonzero(classes != np.arange(len(classes)))[0])
-        raise UsageError(
-            f"The labels of {name} go up to {classes[-1]}, and no image has the label {absent}: "
-            f"{numbered}."
-        )
-
-
-def _check_parts(labels: Array, held_out: Array, validation: float, name: str) -> None:
-    """Refuse a split that leaves a class out of one of its parts.
-
-    Raises:
-        UsageError: a class has no image to train on, or none to validate with.
-    """
-    for mask, purpose in ((~held_out, "train on"), (held_out, "validate with")):
-        absent = np.setdiff1d(labels, labels[mask])
-        if len(absent):
-            times = int(np.count_nonzero(labels == absent[0]))
-            count = "one image" if times == 1 else f"{times} images"
-            raise UsageError(
-                f"Class {absent[0]} of {name} has {count}, and validation={validation:g} leaves "
-                f"none of it to {purpose}: give more images of it, or another share."
-            )
-
-
-def _read(name: str) -> tuple[Array, Array]:
-    """Read one of MNIST's two files, if it is the file this package was made with."""
-    path = MNIST_FOLDER / name
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be read ({error.strerror}): install the package anew."
-        ) from None
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != MNIST_SHA256[name]:
-        raise UsageError(
-            f"{path} has the SHA-256 {digest[:12]}..., not {MNIST_SHA256[name][:12]}...: the file "
-            "is damaged or was replaced. Install the package anew."
-        )
-    with np.load(io.BytesIO(content)) as file:
-        return file["images"][..., np.newaxis], file["labels"].astype(np.int32)

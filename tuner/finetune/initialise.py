@@ -7,13 +7,16 @@ init             frozen stages       unfrozen stages      head
 a Keras name     base                drawn by that name   drawn by that name
 ===============  ==================  ===================  ====================
 
+In a name's place may stand an initialiser that was made, such as
+``keras.initializers.RandomNormal(stddev=5.0)``; each trial gives it a seed of its own.
+
 Drawing concerns the kernels (weights of two and more dimensions). Vectors start as their layers
 make them: biases 0, gamma 1, beta 0, moving mean 0, moving variance 1.
 """
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -29,17 +32,21 @@ HEAD_OF_PRETRAINED = "glorot_uniform"
 """Draws the head when all stages come from the base: Keras's default for dense layers."""
 
 
-def stages_from_base(init: str, stages: Sequence[str], frozen: Sequence[str]) -> Sequence[str]:
+Init: TypeAlias = str | keras.initializers.Initializer
+"""``"pretrained"``, the name of a Keras initialiser, or one made."""
+
+
+def stages_from_base(init: Init, stages: Sequence[str], frozen: Sequence[str]) -> Sequence[str]:
     """The stages that start with the base's weights: the ``frozen`` ones, or all if pretrained."""
     return stages if init == PRETRAINED else frozen
 
 
-def drawn(template: Weights, init: str, seed: int) -> Weights:
+def drawn(template: Weights, init: Init, seed: int) -> Weights:
     """Draw every kernel anew.
 
     Args:
         template: weights of the model as it was built, for shapes and for the vectors' values.
-        init: ``"pretrained"`` or a name of `keras.initializers`.
+        init: ``"pretrained"``, a name of `keras.initializers`, or an initialiser.
         seed: the trial's; each kernel draws by (seed, its index), so that a kernel's values do not
             depend on which others are drawn.
 
@@ -69,18 +76,25 @@ def with_stages(
     ]
 
 
-def _kernel(init: str, seed: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _kernel(init: Init, seed: int, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """Draw one kernel."""
     try:
-        initialiser = keras.initializers.get({"class_name": init, "config": {"seed": seed}})
-    except (ValueError, TypeError):
+        made = keras.initializers.get(init)
+        config = made.get_config()
+        if "seed" in config:  # "zeros" has none
+            config["seed"] = seed
+        initialiser = type(made).from_config(config)
+        values = initialiser(shape)
+    except (ValueError, TypeError, AttributeError):
         raise UsageError(_unknown(init)) from None
-    return np.asarray(keras.ops.convert_to_numpy(initialiser(shape)))
+    return np.asarray(keras.ops.convert_to_numpy(values))
 
 
-def _unknown(init: str) -> str:
+def _unknown(init: Init) -> str:
     """The sentence for an ``init`` that Keras cannot draw by."""
+    if not isinstance(init, str):
+        return f"init={init!r} cannot draw a kernel: give one of keras.initializers."
     known = [name for name in dir(keras.initializers) if name.islower() and name[0] != "_"]
     close = difflib.get_close_matches(init, [PRETRAINED, *known], n=1)
     remedy = f"Did you mean {close[0]!r}?" if close else "Keras lists them in keras.initializers."
-    return f"init={init!r} is neither {PRETRAINED!r} nor a Keras initialiser with a seed. {remedy}"
+    return f"init={init!r} is neither {PRETRAINED!r} nor a Keras initialiser. {remedy}"

@@ -9,7 +9,7 @@ import dataclasses
 import json
 import logging
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ PICTURE_PIXELS = 64
 MOST_CLASSES, CONFUSED_CLASSES = 50, 20
 """With more classes than the first, confusions are kept between so many of them: the most often
 confused ones."""
+
+LONGEST_NAME = 80
+"""Letters of a class's name that are kept; longer ones would leave a figure no room."""
 
 _compiled: weakref.WeakKeyDictionary[Inputs, Callable[..., Any]] = weakref.WeakKeyDictionary()
 """What answers for all validation images, compiled once: its memory never comes back."""
@@ -66,7 +69,7 @@ def save(reads: Inputs, images: Images, path: Path) -> None:
         path: of the file.
     """
     try:
-        content = describe(answers_of(reads), images.validation_images, images.n_classes)
+        content = describe(answers_of(reads), images.validation_images, class_names_of(images))
         path.write_text(json.dumps(content), encoding="utf-8")
     except Exception as error:  # noqa: BLE001 - the trial has ended well, and this is for people
         if not _failed:
@@ -126,29 +129,37 @@ def _compile(model: Any, images: Any) -> Callable[..., Any]:
     return compiled
 
 
-def describe(answers: Answers, pictures: npt.NDArray[np.uint8], n_classes: int) -> dict[str, Any]:
+def class_names_of(images: Images) -> Sequence[str]:
+    """What people call the classes: their names, or else their numbers."""
+    names = images.class_names or [str(number) for number in range(images.n_classes)]
+    return [name[:LONGEST_NAME] for name in names]
+
+
+def describe(
+    answers: Answers, pictures: npt.NDArray[np.uint8], class_names: Sequence[str]
+) -> dict[str, Any]:
     """The content of the file, as JSON's kinds.
 
     Args:
         answers: of the model.
         pictures: the validation images, (n, height, width, channels).
-        n_classes: how many classes there are.
+        class_names: what people call the classes, (n_classes,).
     """
     wrong = np.flatnonzero(answers.said != answers.labels)
     # The surest first; of equally sure ones those that think least of the truth.
     worst = wrong[np.lexsort((wrong, answers.p_true[wrong], -answers.p_said[wrong]))][:WORST]
-    kept = _kept_classes(answers, wrong, n_classes)
+    kept = _kept_classes(answers, wrong, len(class_names))
     return {
         "images": len(answers.labels),
         "wrong": len(wrong),
-        "n_classes": n_classes,
-        "classes": [str(it) for it in kept],
+        "n_classes": len(class_names),
+        "classes": [class_names[it] for it in kept],
         "confusion": _confusion(answers, kept).tolist(),
         "worst": [
             {
                 "index": int(it),
-                "true": str(answers.labels[it]),
-                "said": str(answers.said[it]),
+                "true": class_names[answers.labels[it]],
+                "said": class_names[answers.said[it]],
                 "p_said": _probability(answers.p_said[it]),
                 "p_true": _probability(answers.p_true[it]),
                 "png": base64.b64encode(_png(pictures[it])).decode(),

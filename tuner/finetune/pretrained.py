@@ -12,7 +12,7 @@ import logging
 import math
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from tuner import cache, wording
 from tuner.errors import UsageError
 from tuner.finetune.images import Images
 from tuner.finetune.initialise import drawn
+from tuner.finetune.stages import weights_of
 from tuner.finetune.training import Plan, Trainer
 from tuner.finetune.weights import Weights, weights_hash
 from tuner.log import one_time_work
@@ -54,11 +55,24 @@ class Base:
     hash: str
 
 
-def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Recipe) -> Base:
+def load_or_train(
+    trainer: Trainer,
+    images: Images,
+    classes: Sequence[int],
+    recipe: Recipe,
+    make_trainer: Callable[[], Trainer] | None = None,
+) -> Base:
     """The base for this model, these images and classes: from the cache, else trained and kept.
 
+    Args:
+        trainer: of the model.
+        images: that the base learns from.
+        classes: of them, that it learns.
+        recipe: how it is trained.
+        make_trainer: makes what trains it, where that is not ``trainer``.
+
     Raises:
-        UsageError: the cache folder cannot be written.
+        UsageError: the cache folder cannot be written, or there is nothing to train on.
         HandBack: somebody asked this process to stop.
     """
     path = path_of(trainer.model, images, classes, recipe)
@@ -67,7 +81,8 @@ def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], reci
         with cache.locked(path, "the base"):
             weights = load(path, trainer.template)
             if weights is None:
-                weights = _train(trainer, images, classes, recipe)
+                by = trainer if make_trainer is None else make_trainer()
+                weights = _train(by, images, classes, recipe)
                 _save(path, weights)
     except OSError as error:
         raise UsageError(
@@ -75,6 +90,22 @@ def load_or_train(trainer: Trainer, images: Images, classes: Sequence[int], reci
             f"name a folder that you can write with --cache-dir or {cache.CACHE_VARIABLE}."
         ) from error
     return Base(weights, weights_hash(weights))
+
+
+def as_built(trainer: Trainer, stages: Sequence[str]) -> Base:
+    """The model as it was built: who built it has loaded its weights.
+
+    The hash is that of the stages alone: nothing else of a base is used, and each process draws
+    the head anew.
+
+    Args:
+        trainer: of the model.
+        stages: of it.
+    """
+    ours = {id(variable) for variable in weights_of(trainer.model, stages)}
+    pairs = zip(trainer.model.weights, trainer.template, strict=True)
+    kept = [value for variable, value in pairs if id(variable) in ours]
+    return Base(trainer.template, weights_hash(kept))
 
 
 def path_of(model: keras.Model, images: Images, classes: Sequence[int], recipe: Recipe) -> Path:
@@ -134,7 +165,12 @@ def _source(code: Any) -> str:
 
 
 def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Recipe) -> Weights:
-    """Train the base, and log how well it does on the validation images of its classes."""
+    """Train the base, and log how well it does on the validation images of its classes.
+
+    Raises:
+        UsageError: there is nothing to train on.
+    """
+    _check_something_to_learn(images, classes, recipe)
     label_text = ", ".join(str(label) for label in classes)
     size = sum(value.nbytes for value in trainer.template)
     logger.info(
@@ -165,6 +201,26 @@ def _train(trainer: Trainer, images: Images, classes: Sequence[int], recipe: Rec
         weights_hash(weights)[:12],
     )
     return weights
+
+
+def _check_something_to_learn(images: Images, classes: Sequence[int], recipe: Recipe) -> None:
+    """Refuse a base of no batch, or that none of the validation images could test.
+
+    Raises:
+        UsageError: so it would be.
+    """
+    count = int(np.isin(images.train_labels, classes).sum())
+    if count < recipe.batch_size:
+        raise UsageError(
+            f"The base would learn from {count} images, which fill no batch of "
+            f"{recipe.batch_size}: give base_recipe=Recipe(batch_size=...) a smaller one, or more "
+            "base_classes."
+        )
+    if not np.isin(images.validation_labels, classes).any():
+        raise UsageError(
+            f"No validation image is of base_classes={list(classes)}: the classes are 0 to "
+            f"{images.n_classes - 1}."
+        )
 
 
 def _save(path: Path, weights: Weights) -> None:

@@ -11,6 +11,8 @@ SEED_ATTRIBUTE = "seed"
 
 KERNEL = 0
 DROPOUT = 1
+AUGMENTATION = 2
+TRAIN_IMAGES = 3
 
 
 def seed_of(trial: optuna.Trial) -> int:
@@ -23,8 +25,8 @@ def derive(seed: int, purpose: int, index: int) -> int:
 
     Args:
         seed: the trial's, from 0 up.
-        purpose: `KERNEL` or `DROPOUT`.
-        index: which kernel, or which layer with dropout.
+        purpose: `KERNEL`, `DROPOUT`, `AUGMENTATION` or `TRAIN_IMAGES`.
+        index: which kernel, which layer with dropout, or which of two numbers.
     """
     sequence = np.random.SeedSequence(seed, spawn_key=(purpose, index))
     return int(sequence.generate_state(1)[0]) >> 1

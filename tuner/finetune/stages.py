@@ -28,6 +28,11 @@ def weights_of(model: keras.Model, stages: Sequence[str]) -> list[Any]:
     return [weight for layer in layers_of(model, stages) for weight in layer.weights]
 
 
+def stages_by_weight(model: keras.Model) -> dict[int, str]:
+    """The id of each variable -> the name of its stage, or of its layer in the head."""
+    return {id(weight): stage_of(layer.name) for layer in model.layers for weight in layer.weights}
+
+
 def freeze(model: keras.Model, stages: Sequence[str]) -> None:
     """Freeze exactly ``stages``: they keep weights and batch statistics, all others train."""
     frozen = {id(layer) for layer in layers_of(model, stages)}

@@ -2,13 +2,17 @@
 
 import dataclasses
 import functools
+import inspect
+import json
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 import optuna
 
 from tuner import cache, interrupt
@@ -27,10 +31,11 @@ from tuner.finetune import (
 from tuner.finetune.checkpoints import Progress, take_up
 from tuner.finetune.clock import Clock
 from tuner.finetune.follow import follow
-from tuner.finetune.images import Images
-from tuner.finetune.initialise import drawn, stages_from_base, with_stages
+from tuner.finetune.images import Images, stratified
+from tuner.finetune.initialise import PRETRAINED, drawn, stages_from_base, with_stages
 from tuner.finetune.stages import check_stages, freeze
-from tuner.finetune.training import Plan, Run, Schedule, Trainer
+from tuner.finetune.technique import Technique
+from tuner.finetune.training import Plan, Run, Trainer
 from tuner.finetune.weights import Weights, weights_hash
 from tuner.log import one_time_work
 from tuner.outcomes import Diverged
@@ -51,31 +56,42 @@ class FineTune:
 
     Attributes:
         images: loads the images; see `tuner.finetune.mnist`.
-        model: builds the model: from images as they are, ``(batch, height, width, channels)`` with
-            values 0 to 255, to logits ``(batch, n_classes)``. `tuner.finetune.BatchNormalization`
-            trains faster than Keras's own.
+        model: builds the model, with the options of a trial's technique if it has any: from images
+            as they are, ``(batch, height, width, channels)`` with values 0 to 255, to logits
+            ``(batch, n_classes)``. `tuner.finetune.BatchNormalization` trains faster than Keras's
+            own.
         stages: names of the stages, from the input on. A layer belongs to the stage whose name its
             own has before the first underscore; the other layers are the head.
-        base_classes: the classes that the pretrained base learns.
+        base_classes: the classes that the pretrained base learns; None: all of its images'.
         epochs: how often a trial sees each training image.
         batch_size: training images a batch; an epoch leaves out a last, smaller batch.
         report_at: the steps, in quarter epochs, after which the model is validated; the last one
             is the end of the training.
-        base_recipe: how the base is trained.
+        base_recipe: how the base is trained; None: it is not, the base is the model as ``model``
+            builds it, with weights that it loads from a file of yours.
+        base_images: loads the images that the base learns from, if they are others; of the same
+            shape, and of no more classes.
     """
 
     images: Callable[[], Images]
-    model: Callable[[], keras.Model]
+    model: Callable[..., keras.Model]
     stages: Sequence[str]
-    base_classes: Sequence[int]
+    base_classes: Sequence[int] | None = None
     epochs: int
     batch_size: int
     report_at: Sequence[int]
-    base_recipe: pretrained.Recipe = pretrained.DEFAULT_RECIPE
+    base_recipe: pretrained.Recipe | None = pretrained.DEFAULT_RECIPE
+    base_images: Callable[[], Images] | None = None
     _one_run: threading.Lock = dataclasses.field(
         default_factory=threading.Lock, init=False, repr=False
     )
     """Runs share the model: threads of one process (Optuna's ``n_jobs``) take turns."""
+    _trainers: dict[tuple[str, str], Trainer] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
+    _bases: dict[str, pretrained.Base] = dataclasses.field(
+        default_factory=dict, init=False, repr=False
+    )
 
     def __post_init__(self) -> None:
         steps, end = list(self.report_at), self.epochs * STEPS_PER_EPOCH
@@ -91,28 +107,78 @@ class FineTune:
         return self.images()
 
     @functools.cached_property
+    def _everything(self) -> Images:
+        """The images of `run_final`: all of them to train on."""
+        return self._images.joined()
+
+    @property
     def _trainer(self) -> Trainer:
-        """Model, tensors and compiled functions of this process."""
-        if self.batch_size > len(self._images.train_labels):
-            raise UsageError(
-                f"batch_size={self.batch_size} is more than the {len(self._images.train_labels)} "
-                "training images, so that no batch can be filled: take a smaller one."
-            )
-        trainer = Trainer(self.model, self._images)
-        check_stages(trainer.model, self.stages)
-        return trainer
+        """What trains the model as it is, without options."""
+        return self._trainer_of({}, self._images)
 
-    @functools.cached_property
-    def _final_trainer(self) -> Trainer:
-        """The same for `run_final`: another model, and all images to train it on."""
-        return Trainer(self.model, self._images.joined())
-
-    @functools.cached_property
+    @property
     def _base(self) -> pretrained.Base:
-        """The pretrained base, from the cache or trained now."""
-        return pretrained.load_or_train(
-            self._trainer, self._images, self.base_classes, self.base_recipe
-        )
+        """The base of the model as it is."""
+        return self._base_of({})
+
+    def _trainer_of(self, options: Mapping[str, Any], images: Images) -> Trainer:
+        """Model, tensors and compiled functions of this process, for these options of the model."""
+        key = (json.dumps(dict(options), sort_keys=True), images.content_hash)
+        if key not in self._trainers:
+            _check_batch_size(self.batch_size, len(images.train_labels))
+            trainer = self._make_trainer(options, images)
+            check_stages(trainer.model, self.stages)
+            self._trainers[key] = trainer
+        return self._trainers[key]
+
+    def _base_of(self, options: Mapping[str, Any]) -> pretrained.Base:
+        """The pretrained base of these options, from the cache or trained now."""
+        key = json.dumps(dict(options), sort_keys=True)
+        if key not in self._bases:
+            trainer = self._trainer_of(options, self._images)
+            self._bases[key] = (
+                pretrained.as_built(trainer, self.stages)
+                if self.base_recipe is None
+                else pretrained.load_or_train(
+                    trainer,
+                    self._source,
+                    self._base_classes,
+                    self.base_recipe,
+                    lambda: self._trainer_of_base(options),
+                )
+            )
+        return self._bases[key]
+
+    @functools.cached_property
+    def _source(self) -> Images:
+        """What the base learns from."""
+        return self._images if self.base_images is None else self.base_images()
+
+    @property
+    def _base_classes(self) -> Sequence[int]:
+        """The classes that the base learns of them."""
+        return range(self._source.n_classes) if self.base_classes is None else self.base_classes
+
+    def _trainer_of_base(self, options: Mapping[str, Any]) -> Trainer:
+        """What trains the base: the trials' own, or for other images one that is not kept."""
+        if self.base_images is None:
+            return self._trainer_of(options, self._images)
+        return self._make_trainer(options, self._source)
+
+    def _make_trainer(self, options: Mapping[str, Any], images: Images) -> Trainer:
+        """Build the model with these options.
+
+        Raises:
+            UsageError: the model's function does not take them, or the model is not for the images.
+        """
+        try:
+            inspect.signature(self.model).bind(**options)
+        except TypeError as error:
+            raise UsageError(
+                f"The model's function does not take {', '.join(options) or 'no options'} "
+                f"({error}): give it parameters of these names, with defaults."
+            ) from None
+        return Trainer(functools.partial(self.model, **options), images)
 
     def prepare(self) -> None:
         """Load the images, build the model, and train the base or load it.
@@ -132,10 +198,14 @@ class FineTune:
             UsageError: the images or the stages are not usable.
         """
         trainer = self._trainer
-        path = pretrained.path_of(trainer.model, self._images, self.base_classes, self.base_recipe)
         size = sum(value.nbytes for value in trainer.template)
-        base = pretrained.load(path, trainer.template)
-        kept = [Kept("the pretrained base", size, there=base is not None)]
+        base: Weights | None = trainer.template
+        kept = []
+        if self.base_recipe is not None:
+            classes = self._base_classes
+            path = pretrained.path_of(trainer.model, self._source, classes, self.base_recipe)
+            base = pretrained.load(path, trainer.template)
+            kept.append(Kept("the pretrained base", size, there=base is not None))
         for variable, value in zip(trainer.model.weights, base or (), strict=False):
             variable.assign(value)
         for count in range(1, len(self.stages) + 1):
@@ -149,15 +219,7 @@ class FineTune:
         # Weights, and two slots of each as adam has them.
         return [*kept, Kept("checkpoints", 3 * size, each_worker=True)]
 
-    def run(
-        self,
-        trial: optuna.Trial,
-        *,
-        optimizer: keras.optimizers.Optimizer,
-        init: str,
-        frozen_stages: int,
-        schedule: Schedule,
-    ) -> float:
+    def run(self, trial: optuna.Trial, **technique: Any) -> float:
         """Train one configuration, reporting its validation error as it goes.
 
         The trial's user attributes then say where and how long it trained: ``seconds`` (by phase),
@@ -173,11 +235,8 @@ class FineTune:
         Args:
             trial: reported to and asked whether to prune. Its user attribute ``seed``, or else its
                 number, decides all randomness.
-            optimizer: its learning rate is the peak that ``schedule`` scales.
-            init: ``"pretrained"`` or the name of a Keras initialiser; see `initialise`.
-            frozen_stages: how many stages keep the base's weights, 0 to ``len(stages)``.
-            schedule: from the fraction of the training that is done, 0 to 1, to the fraction of the
-                learning rate.
+            technique: how to train, by the names of `tuner.finetune.Technique`: ``optimizer``,
+                ``init``, ``frozen_stages``, ``schedule``, and what else a study varies.
 
         Returns:
             The validation error after the last step: 1 - accuracy, 0 to 1.
@@ -186,15 +245,14 @@ class FineTune:
             TrialPruned: the study's pruner gave the trial up.
             Diverged: the loss is not finite, or from the second report on the model is no better
                 than guessing.
-            UsageError: ``init``, ``frozen_stages`` or the optimizer cannot be used.
+            UsageError: the technique cannot be used.
             HandBack: somebody asked this process to stop.
         """
-        clock = Clock()
+        chosen, clock = Technique.of(technique), Clock()
         with self._one_run:
             with clock.phase("setup"):
-                plan = self._plan(trial, optimizer, frozen_stages, schedule)
-                training = self._start(self._trainer, plan, init, clock)
-                progress = take_up(trial, training, init, self._base.hash, self.report_at)
+                training, base_hash = self._start(trial, chosen, self._images, clock)
+                progress = take_up(trial, training, chosen.init, base_hash, self.report_at)
             try:
                 curve = self._curve(training, progress, clock)
                 error = follow(trial, progress, curve, self.report_at, self._images)
@@ -204,20 +262,12 @@ class FineTune:
                 progress.write()
                 raise
             except optuna.TrialPruned:
-                self._record(trial, training)
+                _record(trial, training, base_hash)
                 raise
-            self._record(trial, training)
+            _record(trial, training, base_hash)
             return error
 
-    def run_final(
-        self,
-        trial: optuna.Trial,
-        *,
-        optimizer: keras.optimizers.Optimizer,
-        init: str,
-        frozen_stages: int,
-        schedule: Schedule,
-    ) -> None:
+    def run_final(self, trial: optuna.Trial, **technique: Any) -> None:
         """Train one configuration on the training and the validation images, for its model.
 
         Nothing is left to validate with, so nothing is reported and nothing pruned. The base is
@@ -226,56 +276,91 @@ class FineTune:
 
         Args:
             trial: as in `run`.
-            optimizer: as in `run`.
-            init: as in `run`.
-            frozen_stages: as in `run`.
-            schedule: as in `run`.
+            technique: as in `run`; ``train_images`` are so many of the training images alone, and
+                validation images join them in proportion.
 
         Raises:
             Diverged: the loss is not finite.
             UsageError: as in `run`.
             HandBack: somebody asked this process to stop.
         """
-        clock = Clock()
+        chosen, clock = Technique.of(technique), Clock()
         with self._one_run:
+            if chosen.train_images is not None:
+                _rows(
+                    self._images, chosen.train_images, seed=0
+                )  # refuses too many, by their number
+                share = len(self._everything.train_labels) / len(self._images.train_labels)
+                chosen = dataclasses.replace(
+                    chosen, train_images=round(chosen.train_images * share)
+                )
             with clock.phase("setup"):
-                plan = self._plan(trial, optimizer, frozen_stages, schedule)
-                everything = np.arange(len(self._final_trainer.train_labels))
-                plan = dataclasses.replace(plan, rows=everything)
-                training = self._start(self._final_trainer, plan, init, clock)
-            what = f"training on all {len(everything):,} images"
+                training, base_hash = self._start(trial, chosen, self._everything, clock)
+            what = f"training on all {len(training.plan.rows):,} images"
             with clock.phase("train"), one_time_work(logger, what) as tell:
                 if not training.train_to(len(training.rates), tell):
-                    epoch = math.ceil(training.batch / plan.batches_per_epoch)
+                    epoch = math.ceil(training.batch / training.plan.batches_per_epoch)
                     raise Diverged(f"Diverged in epoch {epoch}: the loss is not finite.")
                 training.take_statistics()
             _leave_model(trial, training)
-            self._record(trial, training)
+            _record(trial, training, base_hash)
 
-    def _plan(
-        self,
-        trial: optuna.Trial,
-        optimizer: keras.optimizers.Optimizer,
-        frozen_stages: int,
-        schedule: Schedule,
-    ) -> Plan:
-        """How a trial trains on the training images."""
-        return Plan(
-            rows=np.arange(len(self._images.train_labels)),
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            optimizer=optimizer,
-            schedule=schedule,
-            frozen=self._first_stages(frozen_stages),
-            seed=randomness.seed_of(trial),
+    def _start(
+        self, trial: optuna.Trial, chosen: Technique, images: Images, clock: Clock
+    ) -> tuple[Run, str]:
+        """Begin with the weights that the technique asks for: drawn, or taken from the base.
+
+        Returns:
+            The training, and the hash of the base; empty if nothing is taken of it.
+        """
+        plan = self._plan(trial, chosen, images)
+        trainer = self._trainer_of(chosen.model, images)
+        weights, base_hash = drawn(trainer.template, chosen.init, plan.seed), ""
+        from_base = stages_from_base(chosen.init, self.stages, plan.frozen)
+        if from_base or not chosen.model:  # the model as it is has its base from `prepare`
+            base = self._base_of(chosen.model)
+            base_hash = base.hash
+            weights = with_stages(trainer.model, weights, base.weights, from_base)
+        return trainer.start(weights, plan, clock), base_hash
+
+    def _plan(self, trial: optuna.Trial, chosen: Technique, images: Images) -> Plan:
+        """How a trial trains on these images."""
+        seed = randomness.seed_of(trial)
+        plan = Plan(
+            rows=_rows(images, chosen.train_images, seed),
+            epochs=chosen.epochs or self.epochs,
+            batch_size=chosen.batch_size or self.batch_size,
+            optimizer=chosen.optimizer,
+            schedule=chosen.schedule,
+            frozen=self._first_stages(chosen.frozen_stages),
+            seed=seed,
+            label_smoothing=chosen.label_smoothing,
+            augmentation=chosen.augmentation,
+            paces=self._paces(chosen.stage_rate),
+            options=chosen.options,
         )
+        _check_batch_size(plan.batch_size, len(plan.rows))
+        return dataclasses.replace(plan, thawing=self._thawing(chosen, plan.batches_per_epoch))
 
-    def _start(self, trainer: Trainer, plan: Plan, init: str, clock: Clock) -> Run:
-        """Begin with the weights that ``init`` asks for: drawn, or taken from the base."""
-        new = drawn(trainer.template, init, plan.seed)
-        from_base = stages_from_base(init, self.stages, plan.frozen)
-        weights = with_stages(trainer.model, new, self._base.weights, from_base)
-        return trainer.start(weights, plan, clock)
+    def _paces(self, stage_rate: float) -> dict[str, float]:
+        """The fraction of the rate at which each stage learns; none where all learn alike."""
+        if stage_rate == 1.0:
+            return {}
+        behind = range(len(self.stages), 0, -1)
+        return {stage: stage_rate**count for stage, count in zip(self.stages, behind, strict=True)}
+
+    def _thawing(self, chosen: Technique, batches_per_epoch: int) -> list[tuple[int, str]]:
+        """Before which batch each of the stages that are frozen at first begins to train."""
+        if chosen.thaw_epochs is None:
+            return []
+        if chosen.init != PRETRAINED:
+            raise UsageError(
+                f"thaw_epochs={chosen.thaw_epochs} with init={chosen.init!r} would keep stages of "
+                f"random weights frozen at first: stages thaw with init={PRETRAINED!r} only."
+            )
+        later = reversed(self.stages[chosen.frozen_stages :])
+        each = chosen.thaw_epochs * batches_per_epoch
+        return [(max(1, round(count * each)), stage) for count, stage in enumerate(later, start=1)]
 
     def _first_stages(self, count: int) -> Sequence[str]:
         """The names of the first ``count`` stages, which are to be frozen."""
@@ -303,22 +388,42 @@ class FineTune:
                 progress.reach(step, error)
             yield step, progress.error
 
-    def _record(self, trial: optuna.Trial, training: Run) -> None:
-        """Write into the trial where and how long it trained, and what came out."""
-        clock, model = training.clock, training.trainer.model
-        weights: Weights = [weight.numpy() for weight in model.weights]
-        facts = {
-            "seconds": {phase: round(value, 2) for phase, value in clock.phases.items()},
-            "report_seconds": {step: round(value, 2) for step, value in clock.reports.items()},
-            "device": device.kind(),
-            "threads": device.threads(),
-            "precision": precision.of_model(model),
-            "base_hash": self._base.hash,
-            "weights_hash": weights_hash(weights),
-            "cached_features": training.reads is not training.trainer.whole,
-        }
-        for name, value in facts.items():
-            trial.set_user_attr(name, value)
+
+def _rows(images: Images, count: int | None, seed: int) -> npt.NDArray[np.int64]:
+    """The rows of the training images to use: all, or so many, each class in its own share."""
+    there = len(images.train_labels)
+    if count is None:
+        return np.arange(there)
+    if count > there:
+        raise UsageError(f"train_images={count} is more than the {there} training images.")
+    generator = np.random.default_rng(randomness.derive(seed, randomness.TRAIN_IMAGES, 0))
+    return np.flatnonzero(stratified(images.train_labels, count, generator))
+
+
+def _check_batch_size(batch_size: int, images: int) -> None:
+    if batch_size > images:
+        raise UsageError(
+            f"batch_size={batch_size} is more than the {images} training images, so that no batch "
+            "can be filled: take a smaller one."
+        )
+
+
+def _record(trial: optuna.Trial, training: Run, base_hash: str) -> None:
+    """Write into the trial where and how long it trained, and what came out."""
+    clock, model = training.clock, training.trainer.model
+    weights: Weights = [weight.numpy() for weight in model.weights]
+    facts = {
+        "seconds": {phase: round(value, 2) for phase, value in clock.phases.items()},
+        "report_seconds": {step: round(value, 2) for step, value in clock.reports.items()},
+        "device": device.kind(),
+        "threads": device.threads(),
+        "precision": precision.of_model(model),
+        "base_hash": base_hash,
+        "weights_hash": weights_hash(weights),
+        "cached_features": training.reads is not training.trainer.whole,
+    }
+    for name, value in facts.items():
+        trial.set_user_attr(name, value)
 
 
 def _leave_model(trial: optuna.Trial, training: Run) -> None:

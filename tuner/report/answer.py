@@ -94,7 +94,11 @@ def _exclusion(material: Material, it: Judged) -> str:
 
 def lead(material: Material) -> str:
     """What qualifies the headline: the best error, how it was searched, what would settle it."""
-    sentences = [_winner_sentence(material), _best_sentence(material)]
+    sentences = [
+        _winner_sentence(material),
+        _best_sentence(material),
+        _taken_over_sentence(material.results),
+    ]
     worse = [
         f"among {_short(it.factor.label).lower()} {_levels(it, it.verdict.worse)}"
         for it in material.judged
@@ -169,6 +173,19 @@ def expected_again(material: Material) -> str:
         return ""
     middle, low, high = again
     return f"The model expects {middle} of a re-run (95 % of re-runs {low} to {high})."
+
+
+def _taken_over_sentence(results: Results) -> str:
+    """That some configurations were not sampled here; "" if all were."""
+    taken = results.taken_over
+    if taken.empty:
+        return ""
+    studies = sorted({source.rpartition(", trial ")[0] for source in taken})
+    best = results.best is not None and results.best in taken.index
+    ours = f", the best one ({taken[results.best]}) among them" if best else ""
+    return (
+        f"{len(taken)} of its configurations are the best of {joined(studies)}, taken over{ours}."
+    )
 
 
 def _adaptive_sentence(material: Material) -> str:

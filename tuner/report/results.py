@@ -21,6 +21,7 @@ from tuner import outcomes
 from tuner.report.factors import Factor, Knob, factors_of, knobs_of
 from tuner.report.scale import Scale, scale_of
 from tuner.storage import StoredAttributes, StudyContents
+from tuner.storage.attributes import FROM_STUDY_ATTR
 from tuner.study import Snapshot
 
 # What became of a trial, in the order in which figures show it.
@@ -136,6 +137,14 @@ class Results:
         complete = self.trials[self.trials["outcome"] == COMPLETE]
         shown = pd.Series(self.scale.shown(complete["value"]), complete.index).dropna()
         return None if shown.empty or len(self.directions) > 1 else int(shown.idxmin())
+
+    @cached_property
+    def taken_over(self) -> "pd.Series[Any]":
+        """Of trials whose configuration is another study's: that study and trial, in words."""
+        if FROM_STUDY_ATTR not in self.attrs:
+            return pd.Series(dtype=object)
+        found = self.attrs[FROM_STUDY_ATTR].dropna()
+        return found.map(lambda it: f"{it[0]}, trial {it[1]}")
 
     def count(self, *which: str) -> int:
         """How many trials had one of these outcomes."""

@@ -58,7 +58,7 @@ class Verdict:
 def is_adaptive(results: Results) -> bool:
     """Whether earlier results decided what was tried."""
     samplers = results.stored.samplers
-    return not samplers or not samplers <= BALANCED_SAMPLERS
+    return not samplers or not samplers <= BALANCED_SAMPLERS or len(results.taken_over) > 0
 
 
 def judge(tuned: TunedLevels, scale: Scale, *, adaptive: bool) -> Verdict:

@@ -45,6 +45,7 @@ from tuner.storage.studies import (
     record_store,
     register,
 )
+from tuner.storage.takeover import take_over
 from tuner.storage.urls import Address, address_of
 
 __all__ = [
@@ -100,5 +101,6 @@ __all__ = [
     "register",
     "storage_errors",
     "studies_with_claims",
+    "take_over",
     "this_process",
 ]

@@ -30,9 +30,10 @@ OPENINGS_ATTR = "tuner:openings"  # of a search: when the test set was opened fo
 SEED_ATTR = "seed"
 REASON_ATTR = "reason"
 OUTCOME_ATTR = "outcome"
+FROM_STUDY_ATTR = "from_study"  # [study, trial]: whose configuration it is, if not sampled
 # How user attributes stand in optuna-dashboard: what a person looks for first, then what is not
 # named here (an objective's own, or a study's), then where it ran and, last, hashes.
-TRIAL_FIRST = (OUTCOME_ATTR, REASON_ATTR)
+TRIAL_FIRST = (OUTCOME_ATTR, REASON_ATTR, FROM_STUDY_ATTR)
 TRIAL_LAST = (
     "seconds", "report_seconds", "cached_features", "precision", "device", "threads", "memory_mb",
     "worker", "host", SEED_ATTR, "environment", "source", "base_hash", "weights_hash",

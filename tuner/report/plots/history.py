@@ -97,6 +97,8 @@ def _figure(results: Results, drawn: _Drawn) -> tuple[go.Figure, str]:
             figure.add_trace(_marks(results, drawn, outcome, kept, len(numbers)))
     if len(drawn.records):
         figure.add_trace(_best_so_far(results, drawn))
+    if len(results.taken_over):
+        figure.add_trace(_taken_over(results, drawn))
     count = len(results.trials)
     if results.stored.search.get("sampler") == "tpe" and count > TPE_STARTUP:
         _shade_startup(figure)
@@ -143,6 +145,26 @@ def _best_so_far(results: Results, drawn: _Drawn) -> go.Scatter:
         name="best so far",
         line={"shape": "hv", "width": 2, "color": theme.LIGHT["ink"]},
         customdata=[*texts, texts[-1]],
+        hovertemplate="%{customdata}<extra></extra>",
+    )
+
+
+def _taken_over(results: Results, drawn: _Drawn) -> go.Scatter:
+    """A frame round the trials whose configurations are another study's."""
+    values = drawn.shown[results.taken_over.index].dropna()
+    texts = [f"configuration of {source}" for source in results.taken_over[values.index]]
+    return go.Scatter(
+        x=values.index.to_numpy(np.int32),
+        y=words.single(values.to_numpy()),
+        mode="markers",
+        name=f"taken over ({len(results.taken_over):,})",
+        marker={
+            "color": theme.LIGHT["ink"],
+            "symbol": "square-open",
+            "size": 15,
+            "line": {"width": 1.5},
+        },
+        customdata=texts,
         hovertemplate="%{customdata}<extra></extra>",
     )
 

@@ -179,6 +179,8 @@ def trial_table(results: Results) -> pd.DataFrame:
     label = results.scale.label
     if len(trials) <= MOST_ROWS:
         columns = {"outcome": trials["outcome"], label: shown, "last step": trials["last_step"]}
+        if len(results.taken_over):
+            columns["taken over from"] = results.taken_over.reindex(trials.index)
         frame = with_params(results, pd.DataFrame(columns))
         return frame.rename_axis("trial").reset_index()
     rows = []

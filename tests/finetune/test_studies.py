@@ -1,0 +1,122 @@
+"""Every study of `studies/` as it stands, on few images: one trial, to a first report."""
+
+import dataclasses
+import importlib.util
+import math
+from pathlib import Path
+
+import pytest
+
+from tuner.errors import UsageError
+from tuner.finetune import Recipe, mnist_test
+
+from .test_readers import write_idx
+
+FILES = sorted((Path(__file__).parents[2] / "studies").glob("*.py"))
+
+
+@pytest.fixture
+def clothes(digits, tmp_path, monkeypatch):
+    """Files in Fashion-MNIST's format; turned digits stand for clothes."""
+    write_idx(tmp_path, "train", digits.train_images[:768, :, ::-1, 0], digits.train_labels[:768])
+    images, labels = mnist_test()
+    write_idx(tmp_path, "t10k", images[:300, :, ::-1, 0], labels[:300])
+    monkeypatch.setenv("FASHION_MNIST", str(tmp_path))
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location(f"study_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def few_images(task, digits):
+    """The task on few images, with a base that is made at once."""
+    few = digits.first(640, 500)
+    changes = {"epochs": 1, "report_at": (1, 4), "base_recipe": Recipe(epochs=1)}
+    if task.base_images is None:
+        return dataclasses.replace(task, images=lambda: few, **changes)
+    return dataclasses.replace(task, base_images=lambda: few, **changes)
+
+
+GOOD = {"learning_rate": 3e-3, "optimizer": "adam", "init": "pretrained"}
+SMALL = {"train_images": 500, "batch_size": 32, "weight_decay": 1e-3}
+CHOSEN = {
+    "fashion_mnist": [GOOD | {"start": "digits"}],
+    "mnist": [GOOD | {"frozen_layers": 2}],
+    "mnist_strategies": [
+        GOOD | SMALL | {"augmentation": "elastic", "thawing": "one by one", "stage_rate": 0.5},
+        GOOD | SMALL | {"init": "he_normal", "norm": "group", "pooling": "strided", "width": 0.5},
+    ],
+    "paraboloid": [{}],
+}
+"""What the trials of each study have; the rest is sampled."""
+
+
+def test_every_study_is_here():
+    assert [path.stem for path in FILES] == sorted(CHOSEN)
+
+
+@pytest.mark.parametrize(
+    ("name", "chosen"), [(name, chosen) for name in CHOSEN for chosen in CHOSEN[name]]
+)
+def test_a_trial_of_every_study(name, chosen, digits, cache, clothes, study, tmp_path, monkeypatch):
+    module = load(FILES[0].with_name(f"{name}.py"))
+    if hasattr(module, "task"):
+        monkeypatch.setattr(module, "task", few_images(module.task, digits))
+    if hasattr(module, "EPOCHS"):
+        monkeypatch.setitem(module.EPOCHS, 500, 2)
+    if hasattr(module, "mnist_test"):
+        few = digits.first(0, 300)
+        monkeypatch.setattr(module, "mnist", lambda: few)
+        tested = few.validation_images, few.validation_labels
+        monkeypatch.setattr(module, "mnist_test", lambda: tested)
+    study.enqueue_trial(chosen)
+    trial = study.ask(fixed_distributions=module.space)
+    trial.outputs = tmp_path
+    value = module.objective(trial)
+    assert math.isfinite(value)
+    assert study.trials[0].intermediate_values
+    assert {name: trial.params.get(name, given) for name, given in chosen.items()} == chosen
+    if hasattr(module, "test"):
+        (model,) = tmp_path.glob("*.keras")
+        assert 0.0 <= module.test(model)["test_error"] < 0.9
+        assert 0.0 <= module.validate(model)["validation_error"] < 0.9
+
+
+@pytest.mark.parametrize(("start", "frozen"), [("digits", 2), ("scratch", 0)])
+def test_clothes_begin_with_the_stages_of_digits_or_with_none(
+    start, frozen, digits, cache, clothes, study, monkeypatch
+):
+    module = load(FILES[0].with_name("fashion_mnist.py"))
+    task = few_images(module.task, digits)
+    monkeypatch.setattr(module, "task", task)
+    params = {"start": start, "learning_rate": 1e-3}
+    params |= {"frozen_layers": frozen} if start == "digits" else {}
+    study.enqueue_trial(params)
+    trial = study.ask(fixed_distributions=module.space)
+    module.objective(trial)
+    assert trial.params == params
+    trained = {weight.path: weight.numpy() for weight in task._trainer.model.weights}
+    base = {
+        weight.path: value
+        for weight, value in zip(task._trainer.model.weights, task._base.weights, strict=True)
+    }
+    kept = {path.split("/")[-2] for path in base if (base[path] == trained[path]).all()}
+    assert kept == ({"conv1", "conv1_norm", "conv2", "conv2_norm"} if frozen else set())
+
+
+def test_a_model_of_another_shape_or_with_too_few_outputs_is_refused(digits, clothes, cache):
+    module = load(FILES[0].with_name("fashion_mnist.py"))
+    few = digits.first(640, 500)
+    wide = dataclasses.replace(few, train_images=few.train_images[:, :, :14])
+    task = dataclasses.replace(module.task, base_images=lambda: wide)
+    with pytest.raises(
+        UsageError, match=r"takes images of the shape \(28, 28, 1\), .* \(28, 14, 1\)"
+    ):
+        task.prepare()
+    many = dataclasses.replace(few, n_classes=11)
+    task = dataclasses.replace(module.task, base_images=lambda: many)
+    with pytest.raises(UsageError, match=r"tells 10 classes apart .* images have 11"):
+        task.prepare()
