@@ -363,7 +363,8 @@ def test_a_backbone_with_weights_of_ones_own_is_the_base(digits, study, tmp_path
     task.prepare()
     assert list(cache.glob("base-*")) == before  # nothing was trained
     trial = study.ask()
-    run(task, trial, frozen_stages=1)
+    with contextlib.suppress(Diverged):  # random weights hardly learn
+        run(task, trial, frozen_stages=1)
     assert trial.user_attrs["base_hash"] == task._base.hash
     kept = {}
     for weight in task._trainer.model.weights:
