@@ -287,9 +287,7 @@ class FineTune:
         chosen, clock = Technique.of(technique), Clock()
         with self._one_run:
             if chosen.train_images is not None:
-                _rows(
-                    self._images, chosen.train_images, seed=0
-                )  # refuses too many, by their number
+                _rows(self._images, chosen.train_images, seed=0)  # too many are refused as in `run`
                 share = len(self._everything.train_labels) / len(self._images.train_labels)
                 chosen = dataclasses.replace(
                     chosen, train_images=round(chosen.train_images * share)
