@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.e2e.bad_input import GOOD, Case, in_process
 from tuner.flags import SETTINGS
 
-CASES = 150
+CASES = 60
 SECRET = "s3cr3t"
 CODES = {0, 2, 3, 4, 5}
 

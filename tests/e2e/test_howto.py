@@ -37,6 +37,8 @@ TITLES = re.findall(r"^### (.+)$", HOW_TO, re.MULTILINE)
 # Words of each title, by which a test finds its how-to.
 IMAGES, MODEL, OBJECTIVE = "own images", "own model", "own objective"
 POSTGRESQL, HOSTS, GPU, NOTEBOOK = "PostgreSQL", "several hosts", "GPU", "notebook"
+# Theirs are files of studies/, which tests/finetune/test_studies.py runs on few images.
+OF_STUDIES = {"other images": "fashion_mnist", "training itself": "mnist_strategies"}
 TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, NOTEBOOK)
 A_DAEMON = "python -m tuner.worker"
 
@@ -254,7 +256,12 @@ def with_postgresql(
 def test_every_part_is_of_a_kind_that_is_tested() -> None:
     kinds = {part.language for words in TESTED for part in parts_of(words)}
     assert kinds == {"python", "sh", "text", "toml", "ini"}
-    assert len(TITLES) == len(TESTED)
+    assert len(TITLES) == len(TESTED) + len(OF_STUDIES)
+    for words, name in OF_STUDIES.items():
+        (title,) = (title for title in TITLES if words in title)
+        text = HOW_TO.split(f"\n### {title}\n")[1].split("\n### ")[0]
+        assert re.findall(r"studies/(\w+)\.py", text)[0] == name
+        assert {part.language for part in parts_of(title)} == {"text"}  # shown, not run
     notebook = parts_of(NOTEBOOK)
     files = [part for words in TESTED for part in parts_of(words) if part.language == "python"]
     assert all(part.file or part in notebook for part in files)
@@ -351,6 +358,7 @@ def postgresql_url(project: Project, password: str) -> str:
     return f"postgresql://tuner:{password}@127.0.0.1:{project.env['PGPORT']}/tuner"
 
 
+@pytest.mark.soak
 def test_several_hosts(with_postgresql: tuple[Project, str]) -> None:
     project, _ = with_postgresql
     parts = parts_of(HOSTS)

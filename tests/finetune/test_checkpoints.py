@@ -204,9 +204,7 @@ AUGMENTED = {"optimizer": "momentum", "frozen": 1, "augmentation": "elastic", "t
 @pytest.mark.parametrize(
     "configuration",
     [
-        {"optimizer": "momentum", "frozen": 0},
         {"optimizer": "momentum", "frozen": 3},
-        {"optimizer": "adam", "frozen": 0},
         {"optimizer": "adam", "frozen": 3},
         THAWING,
         AUGMENTED,
@@ -214,6 +212,10 @@ AUGMENTED = {"optimizer": "momentum", "frozen": 1, "augmentation": "elastic", "t
             pytest.param({"optimizer": name, "frozen": frozen}, marks=pytest.mark.soak)
             for name in ("adamw", "rmsprop")
             for frozen in (0, 3)
+        ),
+        *(
+            pytest.param({"optimizer": name, "frozen": 0}, marks=pytest.mark.soak)
+            for name in ("momentum", "adam")
         ),
     ],
     ids=lambda configuration: "-".join(map(str, list(configuration.values())[:3])),

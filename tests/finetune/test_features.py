@@ -73,7 +73,8 @@ def same_bits_anywhere(model, count, images):
 @pytest.mark.parametrize(
     ("precision", "count"),
     [("float32", 2), ("float32", 3), ("float32", 4),
-     ("bfloat16", 1), ("bfloat16", 2), ("bfloat16", 3), ("bfloat16", 4)],
+     ("bfloat16", 3),  # slow where the processor only emulates it, the others even more
+     *(pytest.param("bfloat16", it, marks=pytest.mark.soak) for it in (1, 2, 4))],
 )  # fmt: skip
 def test_training_on_features_is_training_behind_frozen_stages(
     precision, count, weights, study_file, few, folder, monkeypatch
@@ -143,7 +144,10 @@ def test_a_bound_of_zero_switches_features_off(weights, study_file, few, folder,
     assert trainer.start(weights, plan(stages)).reads is trainer.whole
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "another shape"])
+@pytest.mark.parametrize(
+    "damage",
+    ["truncated", *(pytest.param(it, marks=pytest.mark.soak) for it in ("empty", "another shape"))],
+)
 def test_damaged_features_are_computed_again(damage, weights, study_file, few, folder, caplog):
     stages = study_file.STAGES[:2]
     good = losses_and_errors(Trainer(study_file.build_model, few), weights, stages)

@@ -29,7 +29,7 @@ def few(digits):
     return digits.first(640, 500)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.soak)])
 def test_as_many_are_wrong_as_the_trial_reports(
     precision, make_task, few, study, tmp_path, monkeypatch
 ):

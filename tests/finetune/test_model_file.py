@@ -144,7 +144,7 @@ class Silent(optuna.Trial):
     should_prune = report
 
 
-@pytest.mark.parametrize("frozen", [0, 3])
+@pytest.mark.parametrize("frozen", [pytest.param(0, marks=pytest.mark.soak), 3])
 def test_the_final_training_is_that_of_a_task_whose_training_images_are_all(
     frozen, task, make_small_task, few, study, tmp_path
 ):
@@ -166,7 +166,7 @@ def test_the_final_training_is_that_of_a_task_whose_training_images_are_all(
     validation = {name: getattr(few, name) for name in ("validation_images", "validation_labels")}
     whole = dataclasses.replace(few.joined(), **validation, content_hash="all of them")
     other = make_small_task(images=lambda: whole)
-    vars(other)["_base"] = task._base  # of the training images only
+    other._bases["{}"] = task._base  # of the training images only
     same = asked(study)
     other.run(same, **configuration(frozen))
     assert same.user_attrs["weights_hash"] == facts["weights_hash"]

@@ -124,7 +124,9 @@ DRAWINGS: dict[str, Drawing] = {
 
 
 @pytest.mark.parametrize("draw", DRAWINGS)
-@pytest.mark.parametrize("which", ["usual", "greedy", "large", "rewarded"])
+@pytest.mark.parametrize(
+    "which", ["usual", "greedy", pytest.param("large", marks=pytest.mark.soak), "rewarded"]
+)
 def test_every_card_says_what_it_is(draw: str, which: str, request: pytest.FixtureRequest) -> None:
     modelled = request.getfixturevalue(which)
     for card in DRAWINGS[draw](modelled):

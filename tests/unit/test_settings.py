@@ -15,8 +15,8 @@ VALUES: dict[str, Any] = {
     "study": "s.py", "study_name": None, "trials": 20, "workers": None, "storage": None,
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
     "max_failures": None, "trial_timeout": None, "artifacts": None, "cache_dir": None,
-    "cache_gb": None, "compare": None, "detach": False, "quiet": False, "no_publish": False,
-    "verbose": False,
+    "cache_gb": None, "compare": None, "from_study": None, "detach": False, "quiet": False,
+    "no_publish": False, "verbose": False,
 }  # fmt: skip
 
 
