@@ -7,7 +7,8 @@ Our command beside Optuna around ``fit`` (without pruner, and with Hyperband) an
 Hyperband: the same space, model, schedule, epochs and validation images, two cores. Every way gets
 the pretrained base; ours begins without stored features, and computes in ``--precision auto``, the
 others in float32. Three seeds, at most 20 minutes each. Each search is kept in ``--results``
-(``quality.jsonl`` here), with the machine that made it, and not repeated.
+(``quality.jsonl`` here), with the machine that made it, and not repeated; those of the README are
+``tests/benchmarks/recorded/quality.jsonl``.
 """
 
 import argparse
