@@ -162,6 +162,7 @@ def connections_are_cut(url: str, commands: Commands, trials: int, seconds: floa
 @pytest.mark.parametrize(
     "database_url", ["postgresql", pytest.param("mysql", marks=pytest.mark.soak)], indirect=True
 )
+@pytest.mark.soak
 def test_cut_connections_lose_nothing(database_url: str, commands: Commands) -> None:
     connections_are_cut(database_url, commands, 15, 3)
 
@@ -183,6 +184,7 @@ def test_connections_that_are_cut_for_long_lose_nothing(
     ],
     indirect=True,
 )
+@pytest.mark.soak
 def test_time_zones_make_nobody_look_dead(database_url: str, commands: Commands) -> None:
     url, elsewhere = database_url, {"TZ": "UTC"}
     other = url
@@ -346,6 +348,7 @@ def hosts() -> dict[str, tuple[str, ...]]:
     return found
 
 
+@pytest.mark.soak
 def test_a_trial_goes_on_from_a_bucket_when_its_host_dies(
     server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], bucket: Bucket
 ) -> None:
@@ -385,6 +388,7 @@ def test_a_trial_goes_on_from_a_bucket_when_its_host_dies(
     other.wait(0, 10)
 
 
+@pytest.mark.soak
 def test_hosts_that_do_not_share_their_artifacts_are_told(
     server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:

@@ -330,6 +330,7 @@ def test_an_own_objective(with_digits: tuple[Project, str]) -> None:
     assert f"trial {best.number}: model.pickle, {best.params['loss']}\n" in output
 
 
+@pytest.mark.soak
 def test_postgresql(with_postgresql: tuple[Project, str], with_digits: tuple[Project, str]) -> None:
     project, output = with_postgresql
     assert_shown(parts_of(POSTGRESQL), output)

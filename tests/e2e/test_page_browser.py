@@ -120,6 +120,7 @@ def test_draws_every_figure(page: Page) -> None:
         320,
     ],
 )
+@pytest.mark.soak
 def test_fits_every_width(page: Page, width: int, dark: bool) -> None:
     look(page, width, dark=dark)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -146,6 +147,7 @@ def test_follows_the_readers_colours(page: Page) -> None:
     quiet(page)
 
 
+@pytest.mark.soak
 def test_narrow_figures(page: Page) -> None:
     """A phone gets the narrow layout, and a figure does not hold the finger; a desk the other."""
     facts = """(() => {
@@ -162,6 +164,7 @@ def test_narrow_figures(page: Page) -> None:
     quiet(page)
 
 
+@pytest.mark.soak
 def test_prints(page: Page, tmp_path: Path) -> None:
     """On paper figures are as wide as the paper, light, and afterwards as they were.
 

@@ -165,6 +165,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     assert values.items() <= after[handed_back].intermediate_values.items()
 
 
+@pytest.mark.soak
 def test_a_killed_supervisor_loses_nothing(slow: str, sqlite: tuple[str, Path]) -> None:
     url, path = sqlite
     arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)

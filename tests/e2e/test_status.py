@@ -101,6 +101,7 @@ def test_status_shows_the_workers_of_a_run_and_its_end(slow: str, sqlite: tuple[
     assert study["best"] == {"value": best.value, "trial": best.number}
 
 
+@pytest.mark.soak
 def test_pause_resume_stop_and_a_rerun_to_exactly_so_many(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:

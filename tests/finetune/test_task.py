@@ -99,7 +99,9 @@ def test_a_search_never_opens_the_test_file(make_task, study, monkeypatch, tmp_p
         packaged.mnist_test()
 
 
-@pytest.mark.parametrize("frozen", range(5))
+@pytest.mark.parametrize(
+    "frozen", [0, 2, *(pytest.param(it, marks=pytest.mark.soak) for it in (1, 3, 4))]
+)
 def test_frozen_stages_keep_weights_and_statistics_and_the_others_change(
     frozen, task, study, model, study_file
 ):
