@@ -103,7 +103,7 @@ def small(tmp_path: Path) -> str:
 
 @pytest.mark.parametrize(
     "database_url",
-    ["sqlite", "postgresql", pytest.param("mysql", marks=pytest.mark.soak)],
+    ["sqlite", *(pytest.param(it, marks=pytest.mark.soak) for it in ("postgresql", "mysql"))],
     indirect=True,
 )
 def test_writes_a_page_and_leaves_the_database_alone(database_url: str, tmp_path: Path) -> None:

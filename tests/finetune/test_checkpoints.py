@@ -286,6 +286,7 @@ def test_it_goes_on_where_epochs_are_no_number_of_steps(task, path, watch):
     assert watch.trained == 12
 
 
+@pytest.mark.soak  # slow where the processor only emulates it
 def test_it_goes_on_in_bfloat16(make_small_task, path, watch, monkeypatch):
     monkeypatch.setenv("TUNER_PRECISION", "bfloat16")
     task = make_small_task()

@@ -271,6 +271,7 @@ def test_elastic_moves_each_pixel_along_its_field(pictures):
         np.testing.assert_allclose(after[:, :, 0], expected, atol=0.5)
 
 
+@pytest.mark.soak  # tests/finetune/test_checkpoints.py sees that nothing is stored
 def test_what_is_augmented_is_neither_validated_nor_stored(task, study):
     trial = study.ask()
     error = run(task, trial, frozen_stages=3, augmentation="shift", train_images=640)
