@@ -1,4 +1,4 @@
-"""Which configurations of a search are worth confirming."""
+"""Which configurations of a search are worth confirming, or trying first in another study."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,10 +6,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optuna.distributions import BaseDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.errors import UsageError
 from tuner.outcomes import DIVERGED
+from tuner.settings import RunSettings
+from tuner.storage import Database, find_study, storage_errors
 from tuner.storage.attributes import OUTCOME_ATTR
+from tuner.study import Snapshot
 
 TAKEN_OVER = 5
 """Configurations that ``run --from-study`` tries first: few beside a hundred trials."""
@@ -75,6 +80,53 @@ def _holds(distribution: BaseDistribution, value: Any) -> bool:
         return distribution._contains(distribution.to_internal_repr(value))
     except (ValueError, TypeError):
         return False
+
+
+def to_take_over(
+    settings: RunSettings, database: Database, snapshot: Snapshot, compare: str | None
+) -> list[Candidate]:
+    """The configurations that ``--from-study`` asks for, the best first; none without it.
+
+    Raises:
+        UsageError: there is no such study, or nothing of it can be tried here.
+    """
+    name = settings.from_study
+    if name is None:
+        return []
+    if compare is not None:
+        raise UsageError(
+            f"--from-study {name} would give some levels of {compare} more than the others, which "
+            "--compare keeps equal; leave one of the two out."
+        )
+    if settings.sampler == "grid":
+        raise UsageError(
+            f"--from-study {name} cannot be used with the sampler 'grid', which has a plan of its "
+            "own; leave one of the two out."
+        )
+    if name == settings.study:
+        raise UsageError(f"--from-study {name} names the study itself; name another one.")
+    source = find_study(database, name)
+    with storage_errors(database.url):
+        directions = database.storage.get_study_directions(source)
+        trials = database.storage.get_all_trials(source, deepcopy=False)
+    if len(directions) > 1:
+        raise UsageError(
+            f"--from-study {name} has {len(directions)} objectives, and so no best configurations; "
+            "name a study with one."
+        )
+    found = best(trials, len(trials), maximize=directions[0] is StudyDirection.MAXIMIZE)
+    chosen = fitting(found, snapshot.distributions())
+    if not chosen:
+        raise UsageError(
+            f"--from-study {name} has no configuration that fits: "
+            + (
+                f"none of its {len(found)} complete trials has parameters within the space of "
+                f"{snapshot.file}."
+                if found
+                else "none of its trials is complete."
+            )
+        )
+    return chosen[:TAKEN_OVER]
 
 
 def best_of_levels(

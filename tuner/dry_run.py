@@ -23,8 +23,9 @@ from rich.text import Text
 from tuner import wording
 from tuner.artifacts import BUCKET_SCHEME, open_store
 from tuner.cache import Kept
+from tuner.candidates import to_take_over
 from tuner.design import Design
-from tuner.errors import NoDatabase
+from tuner.errors import NoDatabase, UsageError
 from tuner.flags import SETTINGS, Source
 from tuner.levels import check_compare, design_of, in_words
 from tuner.look import Look, look
@@ -40,7 +41,7 @@ from tuner.search import (
 from tuner.seeds import draw_study_seed
 from tuner.settings import RunSettings
 from tuner.storage import StudyPreview, open_database, preview, this_process
-from tuner.storage.attributes import ARM_ATTR
+from tuner.storage.attributes import ARM_ATTR, FROM_STUDY_ATTR
 from tuner.study import Snapshot
 
 SAMPLES = 3
@@ -58,6 +59,7 @@ class _Plan:
     Attributes:
         stored: what the database holds of this study, or None.
         seed: the study's; drawn for this look where nobody named one.
+        taken: configurations of another study that a run would try first.
     """
 
     settings: RunSettings
@@ -65,6 +67,7 @@ class _Plan:
     stored: StudyPreview | None
     seed: int
     shown_url: str
+    taken: list[dict[str, Any]]
 
     @property
     def snapshot(self) -> Snapshot:
@@ -144,10 +147,31 @@ def _plan(settings: RunSettings, console: Console) -> _Plan:
                 precision=settings.precision,
                 compare=settings.compare,
             )
+            compare = stored.compare if stored else settings.compare
+            chosen = to_take_over(settings, database, seen.snapshot, compare)
     except NoDatabase:
-        stored, shown_url = None, wording.redact(settings.storage)
+        stored, shown_url, chosen = None, wording.redact(settings.storage), []
+        if settings.from_study is not None:
+            raise UsageError(
+                f"There is no study {settings.from_study!r}: there is no database {shown_url} yet."
+            ) from None
+    taken = _not_there_yet(settings, stored, [it.params for it in chosen])
     asked = draw_study_seed() if settings.seed is None else settings.seed
-    return _Plan(settings, seen, stored, stored.seed if stored else asked, shown_url)
+    return _Plan(settings, seen, stored, stored.seed if stored else asked, shown_url, taken)
+
+
+def _not_there_yet(
+    settings: RunSettings, stored: StudyPreview | None, configurations: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Those of another study's configurations that a run would add; see `storage.take_over`."""
+    trials = stored.trials if stored else []
+    sources = {
+        it.user_attrs[FROM_STUDY_ATTR][0] for it in trials if FROM_STUDY_ATTR in it.user_attrs
+    }
+    if settings.from_study in sources:
+        return []
+    counted = sum(it.state != TrialState.FAIL for it in trials)
+    return configurations[: max(0, settings.trials - counted)]
 
 
 def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
@@ -200,17 +224,20 @@ def _samples(plan: _Plan) -> Iterator[Sequence[str]]:
         yield ("known when the objective runs",)
         return
     yield "trial", *space
-    waiting = [trial for trial in plan.trials if trial.state == TrialState.WAITING]
+    # A run takes these first, as they are; what they leave open it samples.
+    first = [
+        (it.number, {**it.system_attrs.get("fixed_params", {}), **it.params})
+        for it in plan.trials
+        if it.state == TrialState.WAITING
+    ]
+    first += list(enumerate(plan.taken, len(plan.trials)))
+    next_number = len(plan.trials) + len(plan.taken)
     dealt: list[int] = []  # arms of the trials that are shown
     for index in range(SAMPLES):
-        if index < len(waiting):  # a run takes these first, as they are
-            number = waiting[index].number
-            params = {
-                **waiting[index].system_attrs.get("fixed_params", {}),
-                **waiting[index].params,
-            }
+        if index < len(first):
+            number, params = first[index]
         else:
-            number = len(plan.trials) + index - len(waiting)
+            number = next_number + index - len(first)
             params = _draw(plan, number, space, dealt)
         yield str(number), *(wording.number(params.get(name, "?")) for name in space)
 

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import optuna
-from optuna.study import StudyDirection
 from rich.console import Console
 
 from tuner import interrupt, wording
 from tuner.artifacts import Artifacts, open_store
-from tuner.candidates import TAKEN_OVER, Candidate, best, fitting
+from tuner.candidates import Candidate, to_take_over
 from tuner.design import Design
 from tuner.display import Display, LiveDisplay, PlainDisplay
 from tuner.errors import (
@@ -45,12 +44,10 @@ from tuner.storage import (
     address_of,
     change_request,
     close_reached,
-    find_study,
     open_database,
     open_request,
     read_stored,
     register,
-    storage_errors,
     take_over,
 )
 from tuner.study import Snapshot
@@ -161,7 +158,7 @@ def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enr
     if compare is not None:
         check_compare(compare, settings.sampler, settings.pruner, snapshot, settings.trials)
     design = design_of(compare, [], settings.sampler, snapshot)
-    taken = _to_take_over(settings, database, snapshot, compare)
+    taken = to_take_over(settings, database, snapshot, compare)
     record = register(
         database,
         settings.study,
@@ -177,53 +174,6 @@ def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enr
     return Enrolled(record, design, how)
 
 
-def _to_take_over(
-    settings: RunSettings, database: Database, snapshot: Snapshot, compare: str | None
-) -> list[Candidate]:
-    """The configurations that ``--from-study`` asks for, the best first; none without it.
-
-    Raises:
-        UsageError: there is no such study, or nothing of it can be tried here.
-    """
-    name = settings.from_study
-    if name is None:
-        return []
-    if compare is not None:
-        raise UsageError(
-            f"--from-study {name} would give some levels of {compare} more than the others, which "
-            "--compare keeps equal; leave one of the two out."
-        )
-    if settings.sampler == "grid":
-        raise UsageError(
-            f"--from-study {name} cannot be used with the sampler 'grid', which has a plan of its "
-            "own; leave one of the two out."
-        )
-    if name == settings.study:
-        raise UsageError(f"--from-study {name} names the study itself; name another one.")
-    source = find_study(database, name)
-    with storage_errors(database.url):
-        directions = database.storage.get_study_directions(source)
-        trials = database.storage.get_all_trials(source, deepcopy=False)
-    if len(directions) > 1:
-        raise UsageError(
-            f"--from-study {name} has {len(directions)} objectives, and so no best configurations; "
-            "name a study with one."
-        )
-    found = best(trials, len(trials), maximize=directions[0] is StudyDirection.MAXIMIZE)
-    chosen = fitting(found, snapshot.distributions())
-    if not chosen:
-        raise UsageError(
-            f"--from-study {name} has no configuration that fits: "
-            + (
-                f"none of its {len(found)} complete trials has parameters within the space of "
-                f"{snapshot.file}."
-                if found
-                else "none of its trials is complete."
-            )
-        )
-    return chosen[:TAKEN_OVER]
-
-
 def _take_over(
     settings: RunSettings, database: Database, record: StudyRecord, chosen: list[Candidate]
 ) -> str:
@@ -231,8 +181,10 @@ def _take_over(
     name = settings.from_study or ""
     pairs = [(it.number, it.params) for it in chosen]
     taken = take_over(database, record.study_id, name, pairs, settings.trials)
-    if not taken:
+    if taken is None:
         return f"the best configurations of {name} are in {record.name} already"
+    if not taken:
+        return f"nothing is taken over of {name}: {record.name} has its {settings.trials} trials"
     numbers = ", ".join(str(number) for number in taken)
     return f"first come {wording.count(len(taken), 'configuration')} of {name}: trial {numbers}"
 

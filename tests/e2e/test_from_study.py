@@ -81,6 +81,26 @@ def test_no_more_are_taken_over_than_there_is_room_for(searched: Path) -> None:
     assert len(trials_of(f"sqlite:///{searched}", "third")) == 3
 
 
+def test_a_dry_run_shows_them_first_and_writes_nothing(searched: Path) -> None:
+    first = best(trials_of(f"sqlite:///{searched}", "first"), TAKEN_OVER, maximize=False)
+    before = searched.read_bytes()
+    words = ["--study-name", "later", "--trials", "9", "--dry-run", "--from-study"]
+    code, out, err = search(searched, *words, "first")
+    assert code == 0, err
+    rows = out.split("samples, ")[1].splitlines()[2:5]
+    for number, (row, source) in enumerate(zip(rows, first, strict=False)):
+        assert row.split()[0] == str(number)
+        shown = [float(it) for it in row.split()[1:]]
+        assert shown == pytest.approx(list(source.params.values()), rel=0.01)
+    code, _, err = search(searched, *words, "frist")
+    assert code == 2
+    assert "There is no study 'frist'" in err
+    code, _, err = search(searched.with_name("none.db"), *words, "first")
+    assert code == 2
+    assert "There is no study 'first': there is no database sqlite:///" in err
+    assert searched.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -12,6 +12,7 @@
 What comes in from outside is 0. Values between pixels are interpolated linearly.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ def shift_rotate(images: Any, seed: Any) -> Any:
         _uniform(seed, axis, n) * SHIFT * tf.cast(side, tf.float32)
         for axis, side in enumerate(sides)
     )
-    angles = _uniform(seed, 2, n) * TURN_DEGREES * (3.141592653589793 / 180.0)
+    angles = _uniform(seed, 2, n) * TURN_DEGREES * (math.pi / 180.0)
     middle = [(tf.cast(side, tf.float32) - 1.0) / 2.0 for side in sides]
     cosine, sine = tf.cos(angles), tf.sin(angles)
     # Where a pixel (right, down) of the new image comes from: turned about the middle.

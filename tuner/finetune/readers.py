@@ -97,7 +97,7 @@ def read_idx(folder: str | Path, part: str = "train") -> tuple[Array, Array]:
 
     Args:
         folder: with ``train-images-idx3-ubyte`` and ``train-labels-idx1-ubyte``, or the same with
-            ``t10k``; MNIST, Fashion-MNIST, KMNIST and EMNIST come so.
+            ``t10k``; MNIST, Fashion-MNIST and KMNIST come so.
             http://yann.lecun.com/exdb/mnist/ tells the format.
         part: ``"train"`` or ``"test"``.
 

@@ -24,7 +24,7 @@ def take_over(
     source: str,
     configurations: Sequence[tuple[int, Mapping[str, Any]]],
     target: int,
-) -> list[int]:
+) -> list[int] | None:
     """Let a study begin with configurations of another one.
 
     Args:
@@ -35,13 +35,13 @@ def take_over(
         target: N; no more rows are made than it leaves room for.
 
     Returns:
-        The numbers of the trials that were taken over; none if any of that study were before.
+        The numbers of the trials that were taken over; None if those of that study were before.
     """
 
-    def take(_again: bool) -> list[int]:  # noqa: FBT001 - the callback's signature
+    def take(_again: bool) -> list[int] | None:  # noqa: FBT001 - the callback's signature
         with locked_study(database, study_id) as session:
             if source in _sources(session, study_id):
-                return []
+                return None
             chosen = list(configurations)[: max(0, target - _count(session, study_id))]
             for number, params in chosen:
                 template = optuna.trial.create_trial(
