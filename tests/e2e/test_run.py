@@ -258,10 +258,10 @@ def test_a_second_ctrl_c_ends_an_objective_that_does_not_listen(
 def test_a_time_out_drains_and_exits_5(slow: str, sqlite: tuple[str, Path]) -> None:
     url, _ = sqlite
     done = run(
-        "--study", slow, "--trials", "50", "--workers", "2", "--storage", url, "--timeout", "6"
+        "--study", slow, "--trials", "50", "--workers", "2", "--storage", url, "--timeout", "12"
     )
     assert done.returncode == 5
-    assert "--timeout 6 s passed with" in done.stderr
+    assert "--timeout 12 s passed with" in done.stderr
     counts = state_counts(url, "slow")
     assert counts[TrialState.RUNNING] == 0
     assert 0 < counts[TrialState.COMPLETE] < 50

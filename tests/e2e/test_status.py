@@ -72,9 +72,17 @@ def sqlite(tmp_path: Path) -> tuple[str, Path]:
     return f"sqlite:///{path}", path
 
 
-def test_status_shows_the_workers_of_a_run_and_its_end(slow: str, sqlite: tuple[str, Path]) -> None:
+def test_status_shows_the_workers_of_a_run_and_its_end(
+    write_study: Callable[..., Path], sqlite: tuple[str, Path], tmp_path: Path
+) -> None:
     url, path = sqlite
-    process = start("--study", slow, "--trials", "6", "--workers", "2", "--storage", url)
+    looked = tmp_path / "looked"  # until then no trial ends, however slow the machine is
+    waiting = (
+        f"    import os\n    while not os.path.exists({str(looked)!r}):\n        time.sleep(0.1)\n"
+    )
+    text = SLOW.replace("    return x * x", f"{waiting}    return x * x")
+    study_file = str(write_study(text, "slow"))
+    process = start("--study", study_file, "--trials", "6", "--workers", "2", "--storage", url)
     wait_until(has_running(path, 2))
     pids = {worker.pid for worker in workers_of(process)}
     study = read(url)
@@ -90,6 +98,7 @@ def test_status_shows_the_workers_of_a_run_and_its_end(slow: str, sqlite: tuple[
     assert "slow" in table.stdout
     assert any(str(pid) in table.stdout for pid in pids)
     assert max(len(line) for line in table.stdout.splitlines()) <= 80
+    looked.touch()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     study = read(url)

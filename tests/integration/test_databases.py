@@ -312,3 +312,22 @@ def test_rows_of_deleted_trials_are_forgotten(tmp_path: Path) -> None:
     assert isinstance(claim, Claim)
     assert claim.seed == 7
     database.close()
+
+
+def test_a_look_leaves_the_process_its_locks(tmp_path: Path) -> None:
+    """Else another process takes the log away under this one's connections."""
+    path = tmp_path / "tuner.db"
+    open_database(f"sqlite:///{path}").close()
+    other = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1], timeout=0);"
+        "print(connection.execute('PRAGMA journal_mode=DELETE').fetchone()[0])"
+    )
+    with contextlib.closing(sqlite3.connect(path)) as mine:  # a notebook's study, say
+        mine.execute("SELECT count(*) FROM studies").fetchone()
+        open_database(f"sqlite:///{path}", read_only=True).close()
+        open_database(f"sqlite:///{path}", create=False).close()
+        seen = subprocess.run(
+            [sys.executable, "-c", other, str(path)], capture_output=True, text=True, check=False
+        )
+        assert "database is locked" in seen.stderr
+        assert mine.execute("SELECT count(*) FROM studies").fetchone() == (0,)

@@ -1,9 +1,10 @@
 """Opening the database: pragmas, pools, tables, and errors in words."""
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -321,11 +322,9 @@ def _prepare_sqlite_file(url: URL, *, create: bool) -> None:
             with sqlite3.connect(path, timeout=SQLITE_BUSY_SECONDS) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
                 connection.execute("BEGIN IMMEDIATE")
+            connection.close()
         else:  # a look needs no lock, and need not be allowed to write
-            address = f"file:{quote(str(path))}?mode=ro&immutable=1"  # of the header, which stays
-            with sqlite3.connect(address, uri=True) as connection:
-                connection.execute("PRAGMA schema_version")
-        connection.close()
+            _is_in_wal_mode(path)
     except sqlite3.DatabaseError as error:
         raise StorageError(
             f"The database {path} cannot be used: {error}. Check that it is a SQLite file, that "
@@ -348,9 +347,24 @@ def _read_only(url: URL) -> URL:
 
 
 def _is_in_wal_mode(path: Path) -> bool:
-    """By the file's header: its read version is 2 (sqlite.org/fileformat.html, section 1.3.3)."""
-    with path.open("rb") as file:
-        return file.read(20)[19:20] == b"\x02"
+    """Whether a SQLite file has a write-ahead log: SQLite opens no such file without locks.
+
+    The header says so, too. But a process that opens and closes the file by itself loses the locks
+    of all its connections (sqlite.org/howtocorrupt.html, section 2.2), and another process may then
+    take the log away under them.
+
+    Raises:
+        sqlite3.DatabaseError: it is no such file, or it may not be read.
+    """
+    address = f"file:{quote(str(path))}?mode=ro&nolock=1"
+    with closing(sqlite3.connect(address, uri=True)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN and os.access(path, os.R_OK):
+                return True
+            raise
+    return False
 
 
 def _set_sqlite_pragmas(connection: sqlite3.Connection, _record: object) -> None:
