@@ -74,7 +74,7 @@ def downsampling(kind: str, filters: int, name: str) -> keras.layers.Layer:
     if kind == "max":
         return layers.MaxPooling2D(name=name)
     if kind == "average":
-        return layers.AveragePooling2D(name=name)
+        return layers.AveragePooling2D(2, name=name)
     return layers.Conv2D(filters, 3, 2, padding="same", name=name)
 
 

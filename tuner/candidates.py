@@ -41,11 +41,11 @@ def best(trials: Iterable[FrozenTrial], count: int, *, maximize: bool) -> list[C
     """The configurations with the best values, best first; equal ones count once.
 
     Args:
-        trials: of the search; those that ran to their end count.
+        trials: of the search; those that ran to their end and keep to every constraint count.
         count: how many, at most.
         maximize: whether a greater value is better.
     """
-    complete = (it for it in trials if it.state == TrialState.COMPLETE)
+    complete = (it for it in trials if it.state == TrialState.COMPLETE and _is_feasible(it))
     return _ranked(complete, maximize=maximize)[:count]
 
 
@@ -148,6 +148,7 @@ def best_of_levels(
         for trial in trials
         if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
         and trial.user_attrs.get(OUTCOME_ATTR) != DIVERGED
+        and _is_feasible(trial)
     ]
     found = {}
     for place, level in enumerate(levels):
@@ -162,6 +163,11 @@ def _is_level(value: object, level: object) -> bool:
     if isinstance(value, float) and isinstance(level, float):
         return math.isclose(value, level, rel_tol=1e-9, abs_tol=1e-12)
     return type(value) is type(level) and value == level
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    """Whether it keeps to every constraint, see `optuna.Trial.set_constraint`."""
+    return all(it <= 0 for it in trial.constraints.values())
 
 
 def _ranked(trials: Iterable[FrozenTrial], *, maximize: bool) -> list[Candidate]:

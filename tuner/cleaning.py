@@ -172,9 +172,9 @@ def _stays(studies: list[KeptStudy], wanted: set[int], keep: int) -> dict[str, b
 def _best(study: KeptStudy, complete: list[KeptTrial], keep: int) -> set[int]:
     """Numbers of the trials that keep their files."""
 
-    def rank(trial: KeptTrial) -> tuple[float, int]:
+    def rank(trial: KeptTrial) -> tuple[bool, float, int]:
         value = trial.value or 0.0
-        return (-value if study.maximize else value), trial.number
+        return not trial.feasible, (-value if study.maximize else value), trial.number
 
     ranked = sorted(complete, key=rank)
     best = {it.number for it in ranked[:keep]}

@@ -104,6 +104,11 @@ def read_search(database: Database, name: str) -> Search:
             f"The study {name!r} was not made by `tuner run`, so the file that trains its "
             "configurations is not known; run them as a study of yours first."
         )
+    if stored.snapshot.more_objectives:
+        raise UsageError(
+            f"{name} has {len(stored.snapshot.metrics)} objectives, of which none decides what is "
+            "best; search for one of them, the others as constraints, and confirm that study."
+        )
     confirmations = []
     for other in find_confirmations(database, name):
         found = read_contents(database, other)
@@ -178,8 +183,8 @@ def _choose(search: Search, given: Given, console: Console) -> list[Candidate]:
         chosen = candidates.best(search.trials, top or DEFAULT_TOP, maximize=search.maximize)
         if not chosen:
             raise UsageError(
-                f"{search.name} has no trial that ran to its end, so there is nothing to confirm; "
-                "run more trials, or use --per-level FACTOR."
+                f"{search.name} has no trial that ran to its end and keeps to its constraints, so "
+                "there is nothing to confirm; run more trials, or use --per-level FACTOR."
             )
         if len(chosen) < (top or 0):
             console.print(

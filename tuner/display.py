@@ -98,6 +98,8 @@ class PlainDisplay:
             if board.best is not None:
                 best = wording.number(board.best.value)
                 parts.append(f"best {best} (trial {board.best.number})")
+            elif board.front:
+                parts.append(f"{wording.count(len(board.front), 'trial')} not beaten")
             if board.ended < board.target:
                 parts.append(board.time_left_in_words)
             self._line(", ".join(part for part in parts if part))

@@ -7,7 +7,7 @@ import contextlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,15 +27,16 @@ from tuner.candidates import to_take_over
 from tuner.design import Design
 from tuner.errors import NoDatabase, UsageError
 from tuner.flags import SETTINGS, Source
-from tuner.levels import check_compare, design_of, in_words
+from tuner.levels import design_of, in_words
+from tuner.loading import check
 from tuner.look import Look, look
 from tuner.search import (
     PRUNING_IN_WORDS,
     REDUCTION_FACTOR,
     SearchContext,
-    check_search,
     make_pruner,
     make_sampler,
+    pruner_for,
     rungs,
 )
 from tuner.seeds import draw_study_seed
@@ -131,11 +132,8 @@ def _plan(settings: RunSettings, console: Console) -> _Plan:
     open_store(settings.artifacts).check()
     with console.status(Text(f"loading {settings.study_file} ...")):
         seen = look(settings.study_file, settings.worker_variables())
-    check_search(settings.sampler, settings.pruner, seen.snapshot, settings.trials)
-    if settings.compare is not None:
-        check_compare(
-            settings.compare, settings.sampler, settings.pruner, seen.snapshot, settings.trials
-        )
+    check(settings, seen.snapshot)
+    settings = replace(settings, pruner=pruner_for(seen.snapshot, settings.pruner))
     try:
         with contextlib.closing(open_database(settings.storage, read_only=True)) as database:
             shown_url = database.url
@@ -275,7 +273,7 @@ def _copy_of_study(plan: _Plan, trials: Sequence[FrozenTrial]) -> optuna.Study:
     """The study in memory, as a sampler of the run would find it now."""
     study = optuna.create_study(
         study_name=plan.settings.study,  # hyperband's brackets depend on it
-        direction=StudyDirection[plan.snapshot.direction.upper()],
+        directions=[StudyDirection[it.upper()] for it in plan.snapshot.directions],
         pruner=make_pruner(plan.settings.pruner, plan.snapshot),
     )
     # One that waits would be taken by `ask`; samplers do not look at it.

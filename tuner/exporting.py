@@ -133,7 +133,7 @@ def _choose(database: Database, study: str, number: int | None) -> Chosen:
 
 
 def _best(trials: list[Recorded], study: str) -> Recorded:
-    """The complete trial with the best value; of equals the first.
+    """The complete trial with the best value that keeps to its constraints; of equals the first.
 
     Raises:
         UsageError: there is none, or the study has several objectives.
@@ -146,9 +146,15 @@ def _best(trials: list[Recorded], study: str) -> Recorded:
         raise UsageError(
             f"{study} has {objectives} objectives, so no trial is the best; name one with --trial."
         )
+    feasible = [it for it in complete if all(v <= 0 for v in it.trial.constraints.values())]
+    if not feasible:
+        raise UsageError(
+            f"No trial of {study} keeps to every constraint, so none is the best; name one with "
+            "--trial."
+        )
     snapshot = complete[0].stored.snapshot
     sign = -1 if snapshot and snapshot.direction == "maximize" else 1
-    return min(complete, key=lambda it: (sign * (it.trial.value or 0.0), it.trial.number))
+    return min(feasible, key=lambda it: (sign * (it.trial.value or 0.0), it.trial.number))
 
 
 def _confirmations(

@@ -33,6 +33,7 @@ from tuner.errors import (
 from tuner.levels import check_compare, design_of
 from tuner.loading import Loading, loaded
 from tuner.scoreboard import Scoreboard
+from tuner.search import pruner_for
 from tuner.settings import RunSettings
 from tuner.storage import (
     Claims,
@@ -159,18 +160,19 @@ def _enrol(settings: RunSettings, database: Database, snapshot: Snapshot) -> Enr
         check_compare(compare, settings.sampler, settings.pruner, snapshot, settings.trials)
     design = design_of(compare, [], settings.sampler, snapshot)
     taken = to_take_over(settings, database, snapshot, compare)
+    pruner = pruner_for(snapshot, settings.pruner)
     record = register(
         database,
         settings.study,
         snapshot,
         seed=settings.seed,
-        search=settings.search,
+        search={**settings.search, "pruner": pruner},
         compare=compare,
     )
     if settings.from_study is not None:
         record.warnings.append(_take_over(settings, database, record, taken))
     arms = f"comparing {len(design.arms)} levels of {compare}, " if design else ""
-    how = f"{arms}sampler {settings.sampler}, pruner {settings.pruner}, seed {record.seed}"
+    how = f"{arms}sampler {settings.sampler}, pruner {pruner}, seed {record.seed}"
     return Enrolled(record, design, how)
 
 
@@ -252,7 +254,7 @@ class _Launch:
                 uid=record.uid,
                 artifacts=settings.artifacts,
                 sampler=settings.sampler,
-                pruner=settings.pruner,
+                pruner=pruner_for(self.loading.snapshot, settings.pruner),
                 most_failed=limits.most_failed,
                 trial_timeout=settings.trial_timeout,
                 worker=0,

@@ -76,9 +76,14 @@ def check_compare(compare: str, sampler: str, pruner: str, snapshot: Snapshot, t
     """Refuse a comparison that cannot be made.
 
     Raises:
-        UsageError: see `comparison`; or there are fewer trials than levels, or the pruner would
-            not treat them alike.
+        UsageError: see `comparison`; or there are fewer trials than levels, several objectives, or
+            the pruner would not treat the levels alike.
     """
+    if snapshot.more_objectives:
+        raise UsageError(
+            f"--compare {compare} asks which level is best, and {snapshot.file} has "
+            f"{len(snapshot.metrics)} objectives, of which none decides; leave it out."
+        )
     if pruner == "hyperband":
         raise UsageError(
             "--compare cannot be used with the pruner 'hyperband', which deals trials to brackets "

@@ -15,9 +15,10 @@ from tuner.display import Display
 from tuner.engines.inline import InlineEngine, quiet_tensorflow
 from tuner.engines.interface import Engine, Gone, Loaded, LogLine, Refused
 from tuner.engines.local import LocalEngine
-from tuner.errors import Interrupted, TimedOut, TooManyFailures
+from tuner.errors import Interrupted, TimedOut, TooManyFailures, UsageError
+from tuner.flags import Source
 from tuner.levels import check_compare
-from tuner.search import check_search
+from tuner.search import check_search, pruner_for
 from tuner.settings import RunSettings
 from tuner.storage import Address, Owner, this_process
 from tuner.study import Snapshot, load
@@ -68,12 +69,12 @@ def loaded(
     engine, snapshot = _make_engine(settings, address, me)
     if snapshot is not None:
         _go_on(settings, signals, deadline)
-        _check(settings, snapshot)  # before it prepares
+        check(settings, snapshot)  # before it prepares
     try:
         engine.start()
         if snapshot is None:
             snapshot = _await_snapshot(engine, settings, signals, display, deadline, ended_early)
-            _check(settings, snapshot)
+            check(settings, snapshot)
         _go_on(settings, signals, deadline)
         yield Loading(engine, snapshot, me, deadline, ended_early)
     except interrupt.HandBack:
@@ -85,7 +86,19 @@ def loaded(
 _BEFORE_THE_FIRST = "Interrupted before the first trial; nothing was changed."
 
 
-def _check(settings: RunSettings, snapshot: Snapshot) -> None:
+def check(settings: RunSettings, snapshot: Snapshot) -> None:
+    """Refuse what this study cannot be run with.
+
+    Raises:
+        UsageError: sampler, pruner or comparison cannot serve it.
+    """
+    several = len(snapshot.metrics)
+    asked = settings.given.sources.get("pruner") is Source.FLAG
+    if asked and settings.pruner != pruner_for(snapshot, settings.pruner):
+        raise UsageError(
+            f"{snapshot.file} has {several} objectives, of which Optuna prunes nothing: its "
+            f"pruners compare one value; leave --pruner {settings.pruner} out."
+        )
     check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
     if settings.compare is not None:
         check_compare(

@@ -136,13 +136,13 @@ class Card:
     def metrics(self) -> dict[str, Any]:
         """What is known of its errors, as JSON takes it; never measured on the test set for it."""
         trial, snapshot = self.recorded.trial, self.recorded.stored.snapshot
-        metric = "value" if snapshot is None else snapshot.metric
-        value = _finite(trial.values[0]) if trial.values else None
+        metrics = ["value"] if snapshot is None else snapshot.metrics
+        values = dict(zip(metrics, map(_finite, trial.values or [None]), strict=False))
         tests = {} if self.final else _tests(trial.user_attrs)
         found = self.confirmed
         return {
             "of_this_file": dict(self.validated),
-            "of_its_run": {} if self.final else {metric: value, **tests},
+            "of_its_run": {} if self.final else {**values, **tests},
             "of_its_configuration": None
             if found is None
             else {
@@ -242,8 +242,8 @@ def _tests(attrs: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _as_read(value: float, *, share: bool) -> str:

@@ -6,6 +6,8 @@ COMPLETED = "completed"
 PRUNED = "pruned"
 DIVERGED = "diverged"
 FAILED = "failed"
+INFEASIBLE = "infeasible"
+"""It breaks a constraint (`optuna.Trial.set_constraint`); COMPLETE, or PRUNED for that."""
 
 
 class Diverged(optuna.TrialPruned):

@@ -140,6 +140,8 @@ def _times(board: Scoreboard, size: Size, *, ended: bool) -> Text:
 
 def _best(board: Scoreboard, size: Size) -> list[Text]:
     best = board.best
+    if board.front:
+        return _front(board)
     if best is None:
         return []
     head = f"best {board.score(best)} (trial {best.number})"
@@ -158,6 +160,19 @@ def _best(board: Scoreboard, size: Size) -> list[Text]:
         break_on_hyphens=False,
     )
     return lines + [Text(f"  {line}", style="dim") for line in params]
+
+
+def _front(board: Scoreboard) -> list[Text]:
+    """Of several objectives: how many trials no other beats, and the best of each objective."""
+    metrics, directions = board.snapshot.metrics, board.snapshot.directions
+    head = f"{wording.count(len(board.front), 'trial')} not beaten in {' and '.join(metrics)}"
+    lines = [Text(head, style="bold")]
+    for place, (metric, direction) in enumerate(zip(metrics, directions, strict=True)):
+        pick = min if direction == "minimize" else max
+        number = pick(board.front, key=lambda it: board.front[it][place])
+        value = wording.number(board.front[number][place])
+        lines.append(Text(f"  best {metric} {value} (trial {number})", style="dim"))
+    return lines
 
 
 # --- a line for each worker ---------------------------------------------------------------------

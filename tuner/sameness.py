@@ -1,5 +1,6 @@
 """Whether a trial that was run again gave the same, and why it may not have."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -69,7 +70,8 @@ def compare(recorded: FrozenTrial, now: FrozenTrial) -> Compared:
     """
     before, after = recorded.intermediate_values, now.intermediate_values
     pairs = [Pair(step, before.get(step), after.get(step)) for step in sorted({*before, *after})]
-    pairs.append(Pair(None, recorded.value, now.value))
+    ends = itertools.zip_longest(recorded.values or [None], now.values or [None])
+    pairs += [Pair(None, *end) for end in ends]
     return Compared(
         _judge(pairs, *(it.user_attrs.get("weights_hash") for it in (recorded, now))), pairs
     )

@@ -2,13 +2,15 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
 from optuna.trial import TrialState
 
 from tuner import wording
+from tuner.dominance import not_beaten
 from tuner.engines.interface import WorkerState
-from tuner.outcomes import DIVERGED
+from tuner.outcomes import DIVERGED, INFEASIBLE
 from tuner.storage import FinishedTrial, RequestState, RunningTrial, StudyProgress, this_process
 from tuner.study import Snapshot
 from tuner.time_left import Ended, TimeLeft, estimate
@@ -24,10 +26,13 @@ class Scoreboard:
         counts: trials by state.
         running: the trials that run, on any host.
         workers: what each worker of this command does.
-        best: the best COMPLETE trial, or None.
+        best: the best COMPLETE trial that keeps to every constraint; None without, and with several
+            objectives.
+        front: with several objectives the trials that no other beats: values by number.
         history: (ended trials, best value) whenever there was a better one, in that order.
         ended_here: how many trials ended COMPLETE or PRUNED since this command began, on any host.
         diverged: how many of the study's trials diverged.
+        infeasible: how many break a constraint.
         paused: whether somebody paused the study.
         host: this host's name, as the running trials give it.
     """
@@ -40,9 +45,11 @@ class Scoreboard:
         self.running: list[RunningTrial] = []
         self.workers: Sequence[WorkerState] = ()
         self.best: FinishedTrial | None = None
+        self.front: dict[int, list[float]] = {}
         self.history: list[tuple[int, float]] = []
         self.ended_here = 0
         self.diverged = 0
+        self.infeasible = 0
         self.paused = False
         self.host = this_process().host
         self._started = time.monotonic()
@@ -53,21 +60,26 @@ class Scoreboard:
         self,
         progress: StudyProgress,
         best: FinishedTrial | None,
-        diverged: int,
-        complete: Sequence[tuple[int, float]] = (),
+        outcomes: Mapping[str, int],
+        complete: Sequence[tuple[int, list[float]]] = (),
     ) -> None:
         """Take in what is there before this command's first trial.
 
         Args:
             progress: a first reading.
             best: the best trial so far.
-            diverged: how many diverged so far.
-            complete: number and value of each COMPLETE trial, in order of the numbers.
+            outcomes: how many trials ended in each of `tuner.outcomes` so far.
+            complete: number and values of each COMPLETE trial that keeps to every constraint, in
+                order of the numbers.
         """
-        self.counts, self.running = progress.counts, progress.running
-        self.best, self.diverged = best, diverged
-        for number, value in complete:
-            self._remember(min(number + 1, self.ended), value)
+        self.counts, self.running, self.best = progress.counts, progress.running, best
+        self.diverged = outcomes.get(DIVERGED, 0)
+        self.infeasible = outcomes.get(INFEASIBLE, 0)
+        if self.snapshot.more_objectives:
+            self._weigh(dict(complete))
+            return
+        for number, values in complete:
+            self._remember(min(number + 1, self.ended), values[0])
 
     def update(self, progress: StudyProgress) -> None:
         """Take in a reading."""
@@ -83,10 +95,29 @@ class Scoreboard:
             self.diverged += trial.outcome == DIVERGED
             if trial.seconds is not None:
                 self._ends.append((trial.seconds, time.monotonic()))
-            if trial.state == TrialState.COMPLETE and trial.value is not None:
+            if trial.outcome == INFEASIBLE:
+                self.infeasible += 1
+                continue
+            if trial.state != TrialState.COMPLETE:
+                continue
+            if self.snapshot.more_objectives:
+                self._weigh({trial.number: trial.values})
+            elif trial.value is not None:
                 if self.best is None or self._is_better(trial.value, self.best.value):
                     self.best = trial
                 self._remember(ended, trial.value)
+
+    def _weigh(self, more: dict[int, list[float]]) -> None:
+        """Take in trials of a study with several objectives."""
+        known = {**self.front, **more}
+        signs = [1.0 if it == "minimize" else -1.0 for it in self.snapshot.directions]
+        points = np.array([*known.values()], float).reshape(-1, len(signs)) * signs
+        kept = not_beaten(points)
+        self.front = {
+            number: values
+            for (number, values), stays in zip(known.items(), kept, strict=True)
+            if stays
+        }
 
     def _remember(self, ended: int, value: float) -> None:
         if math.isfinite(value) and self._is_better(
@@ -162,9 +193,12 @@ class Scoreboard:
 
     def score(self, trial: FinishedTrial) -> str:
         """A trial's value with its metric's name, or why there is none."""
-        if trial.value is None:
-            return trial.reason or "no value"
-        return f"{self.snapshot.metric} {wording.number(trial.value)}"
+        return self.scores(trial.values) if trial.values else trial.reason or "no value"
+
+    def scores(self, values: Sequence[float]) -> str:
+        """The value of each objective with its name; of a pruned trial there is one."""
+        pairs = zip(self.snapshot.metrics, values, strict=False)
+        return ", ".join(f"{name} {wording.number(value)}" for name, value in pairs)
 
     def step(self, step: int) -> str:
         """How far a trial is."""

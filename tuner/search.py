@@ -179,6 +179,8 @@ SAMPLERS: Mapping[str, Callable[[SearchContext], samplers.BaseSampler]] = {
 PAIRED_SAMPLERS = frozenset({"random", "qmc"})
 # Those that can search each arm by itself: the others keep a state of the whole study.
 COMPARABLE_SAMPLERS = PAIRED_SAMPLERS | {"tpe", "gp", "cmaes"}
+# Those that cannot serve several objectives.
+_ONE_OBJECTIVE = frozenset({"cmaes"})
 # Packages a sampler imports when it first samples.
 _SAMPLER_PACKAGES = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",), "qmc": ("scipy",)}
 
@@ -281,6 +283,14 @@ def _experiments_allowed() -> Iterator[None]:
         yield
 
 
+def pruner_for(snapshot: Snapshot, asked: str) -> str:
+    """The pruner's name that a study gets: none where it has several objectives.
+
+    Optuna's pruners compare one value.
+    """
+    return "none" if snapshot.more_objectives else asked
+
+
 def check_search(sampler: str, pruner: str, snapshot: Snapshot, target: int) -> None:
     """Refuse a sampler or pruner that cannot serve this study.
 
@@ -293,6 +303,12 @@ def check_search(sampler: str, pruner: str, snapshot: Snapshot, target: int) -> 
                 f"The sampler {sampler!r} needs the package {package}, which is not installed; "
                 f"run `pip install {package}`, or choose another of: {', '.join(SAMPLERS)}."
             )
+    if snapshot.more_objectives and sampler in _ONE_OBJECTIVE:
+        others = ", ".join(name for name in SAMPLERS if name not in _ONE_OBJECTIVE)
+        raise UsageError(
+            f"The sampler {sampler!r} searches for one objective, and {snapshot.file} has "
+            f"{len(snapshot.metrics)}; choose one of: {others}."
+        )
     if sampler == "grid":
         points = math.prod(len(values) for values in grid_of(snapshot.distributions()).values())
         if points > MOST_GRID_POINTS:

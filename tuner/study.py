@@ -5,10 +5,13 @@ A study file is Python. Module-level names that mean something here:
 ===============  ==========  ==================================================================
 name             needed      meaning
 ===============  ==========  ==================================================================
-objective        yes         ``objective(trial) -> float`` on an `optuna.Trial`
+objective        yes         ``objective(trial) -> float`` on an `optuna.Trial`; of several
+                             objectives a sequence of numbers
 space            no          ``dict[str, BaseDistribution]``, sampled before the objective is called
-metric           no          the value's name, for people; default ``"value"``
-direction        no          ``"minimize"`` (default) or ``"maximize"``
+metric           no          the value's name, for people; default ``"value"``; for several
+                             objectives a tuple of names
+direction        no          ``"minimize"`` (default) or ``"maximize"``; for several objectives a
+                             tuple, one for each
 max_step         no          the greatest step that the objective reports; Hyperband needs it
 steps_per_epoch  no          so many steps are an epoch: people are then shown epochs
 prepare          no          ``prepare() -> None``, called in each worker before its first trial
@@ -36,7 +39,7 @@ import json
 import math
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -88,6 +91,7 @@ class Snapshot:
         test_images: how many images the study's test looks at; None if that is not declared.
         data: name, licence and authors of the data; None if that is not declared.
         offers: which of `OFFERS` the file declares.
+        more_objectives: metric and direction of each objective after the first.
     """
 
     space: dict[str, str] | None
@@ -100,10 +104,21 @@ class Snapshot:
     test_images: int | None = None
     data: str | None = None
     offers: tuple[str, ...] = ()
+    more_objectives: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def metrics(self) -> list[str]:
+        """The name of each objective's value."""
+        return [self.metric, *(metric for metric, _ in self.more_objectives)]
+
+    @property
+    def directions(self) -> list[str]:
+        """``minimize`` or ``maximize`` of each objective."""
+        return [self.direction, *(direction for _, direction in self.more_objectives)]
 
     def fingerprint(self) -> dict[str, Any]:
         """What must not change under one study name: values would not be comparable."""
-        whole = asdict(self)
+        whole = {**asdict(self), "metric": self.metrics, "direction": self.directions}
         return {key: whole[key] for key in ("space", "metric", "direction", "max_step")}
 
     def difference(self, other: "Snapshot") -> str:
@@ -111,7 +126,8 @@ class Snapshot:
         mine, theirs = self.fingerprint(), other.fingerprint()
         for key in ("metric", "direction", "max_step"):
             if mine[key] != theirs[key]:
-                return f"{key} is {mine[key]!r} and was {theirs[key]!r}"
+                now, was = (_and(it[key]) for it in (mine, theirs))
+                return f"{key} is {now} and was {was}"
         mine_space, their_space = mine["space"] or {}, theirs["space"] or {}
         for name in sorted(mine_space.keys() | their_space.keys()):
             if mine_space.get(name) != their_space.get(name):
@@ -151,7 +167,9 @@ class Snapshot:
         """From what a database holds, perhaps of another version, which has more names or fewer."""
         known = [field.name for field in fields(Snapshot)]
         values = {name: stored[name] for name in known if name in stored}
-        return Snapshot(**{**values, "offers": tuple(values.get("offers", ()))})
+        more = tuple((metric, way) for metric, way in values.get("more_objectives", ()))
+        lists = {"offers": tuple(values.get("offers", ())), "more_objectives": more}
+        return Snapshot(**{**values, **lists})
 
 
 @dataclass(frozen=True)
@@ -164,7 +182,7 @@ class Definition:
         offered: those of `OFFERS` that the file has, by name.
     """
 
-    objective: Callable[[optuna.Trial], float]
+    objective: Callable[[optuna.Trial], float | Sequence[float]]
     space: dict[str, BaseDistribution] | None
     prepare: Callable[[], None]
     footprint: Callable[[], list[Kept]]
@@ -267,10 +285,11 @@ def load(path: Path) -> Definition:
     # What is no function may be the user's data: a name like test is a common one.
     offered = {name: declared[name] for name in OFFERS if callable(declared.get(name))}
     space = _checked_space(path, declared.get("space"))
+    objectives = _checked_objectives(path, declared)
     snapshot = Snapshot(
         space=None if space is None else _space_as_json(path, space),
-        metric=_checked_metric(path, declared.get("metric", DEFAULT_METRIC)),
-        direction=_checked_direction(path, declared.get("direction", DEFAULT_DIRECTION)),
+        metric=objectives[0][0],
+        direction=objectives[0][1],
         max_step=_checked_whole(path, "max_step", declared.get("max_step")),
         file=str(path),
         file_hash=hashlib.sha256(text).hexdigest(),
@@ -278,6 +297,7 @@ def load(path: Path) -> Definition:
         test_images=_checked_whole(path, "test_images", declared.get("test_images")),
         data=data if isinstance(data := declared.get("data"), str) else None,
         offers=tuple(offered),
+        more_objectives=objectives[1:],
     )
     return Definition(
         objective,
@@ -456,6 +476,29 @@ def _space_as_json(path: Path, space: dict[str, BaseDistribution]) -> dict[str, 
     return texts
 
 
+def _checked_objectives(path: Path, declared: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    """Metric and direction of each objective."""
+    metric = declared.get("metric", DEFAULT_METRIC)
+    if not isinstance(metric, list | tuple):
+        direction = declared.get("direction", DEFAULT_DIRECTION)
+        return ((_checked_metric(path, metric), _checked_direction(path, direction)),)
+    metrics = [_checked_metric(path, it) for it in metric]
+    directions = declared.get("direction", [DEFAULT_DIRECTION] * len(metrics))
+    if not metrics or len(set(metrics)) < len(metrics):
+        raise UsageError(
+            f"metric in {path} is {metric!r}; write a name for each objective, each another one."
+        )
+    if not isinstance(directions, list | tuple) or len(directions) != len(metrics):
+        raise UsageError(
+            f"direction in {path} is {directions!r}, and metric has "
+            f"{wording.count(len(metrics), 'name')}; write a direction for each, for example "
+            f"{(DEFAULT_DIRECTION,) * len(metrics)!r}."
+        )
+    return tuple(
+        (name, _checked_direction(path, way)) for name, way in zip(metrics, directions, strict=True)
+    )
+
+
 def _checked_metric(path: Path, metric: object) -> str:
     if not isinstance(metric, str) or not metric or not metric.isprintable():
         raise UsageError(f'metric in {path} is {metric!r}; write a name, for example "val_error".')
@@ -472,6 +515,10 @@ def _checked_whole(path: Path, name: str, value: object) -> int | None:
     if value is None or (isinstance(value, int) and value >= 1):
         return value
     raise UsageError(f"{name} in {path} is {value!r}; write a whole number from 1.")
+
+
+def _and(value: object) -> str:
+    return " and ".join(map(repr, value)) if isinstance(value, list) else repr(value)
 
 
 def _in_words(distribution_json: str | None) -> str:

@@ -13,6 +13,8 @@ from tuner.settings import RunSettings
 
 # The metric of our own image studies; its complement is what people ask for.
 ERROR_METRIC = "val_error"
+# So many trials of several objectives are named.
+_MOST_OF_FRONT = 7
 
 
 def summarise(
@@ -90,7 +92,10 @@ def _rows(
     rows = [("study", Text(f"{board.name}: {done}")), ("trials", Text(states))]
     if board.diverged:
         rows.append(("", Text(f"{board.diverged} of the pruned ones diverged")))
-    rows += _best_rows(board)
+    if board.infeasible:
+        verb = "breaks" if board.infeasible == 1 else "break"
+        rows.append(("", Text(f"{board.infeasible} of them {verb} a constraint")))
+    rows += _front_rows(board) if board.front else _best_rows(board)
     rows.append(("database", Text(shown_url)))
     places = settings.given.again("storage", "artifacts")
     rows.append(("next", _command("report", "--study", board.name, *places)))
@@ -111,10 +116,26 @@ def _command_for_more(board: Scoreboard, settings: RunSettings) -> Text:
     return _command("run", "--study", settings.study_argument, *same, "--trials", more)
 
 
+def _front_rows(board: Scoreboard) -> list[tuple[str, Text]]:
+    """With several objectives: trials that no other beats, spread evenly over them."""
+    sign = 1 if board.snapshot.direction == "minimize" else -1
+    front = sorted(board.front, key=lambda number: (sign * board.front[number][0], number))
+    count = min(len(front), _MOST_OF_FRONT)
+    places = sorted({round(it * (len(front) - 1) / max(1, count - 1)) for it in range(count)})
+    rows = [
+        ("" if index else "not beaten", Text(f"{board.scores(board.front[it])} (trial {it})"))
+        for index, it in enumerate(front[place] for place in places)
+    ]
+    words = "no other trial is as good in everything and better in something"
+    more = f"{len(front) - count} more: {words}" if len(front) > count else words
+    return [*rows, ("", Text(more, style="dim"))]
+
+
 def _best_rows(board: Scoreboard) -> list[tuple[str, Text]]:
     best = board.best
     if best is None or best.value is None:
-        return [("best", Text("no trial ran to its end"))]
+        why = "keeps to every constraint" if board.infeasible else "ran to its end"
+        return [("best", Text(f"no trial {why}"))]
     score = f"{board.score(best)} (trial {best.number})"
     if board.snapshot.metric == ERROR_METRIC:
         score = f"validation accuracy {1 - best.value:.2%}, {score}"

@@ -33,7 +33,7 @@ from tuner.storage import (
     Owner,
     ProgressReader,
     RequestState,
-    count_diverged,
+    count_outcomes,
     find_best,
     read_complete_values,
     record_store,
@@ -140,7 +140,7 @@ def follow(
     board.begin(
         reader.read(describe=False),
         find_best(database, study_id),
-        count_diverged(database, study_id),
+        count_outcomes(database, study_id),
         read_complete_values(database, study_id),
     )
     return reader, board

@@ -10,14 +10,18 @@ from typing import Any, cast
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
+from optuna.study._constrained_optimization import _get_constraints_from_system_attrs
+from optuna.trial import FixedTrial
 
-from tuner import interrupt
+from tuner import interrupt, wording
 from tuner.storage import HeldRow
 from tuner.storage.attributes import PRUNED_AT
 from tuner.stores import Checkpoint
 
 # Characters of a user attribute as JSON; MySQL's TEXT column takes 65,535 bytes.
 LONGEST_ATTR = 60_000
+# Characters of a constraint's name: Optuna puts some before it, and its column takes 512.
+LONGEST_KEY = 400
 
 
 class _ThroughRow:
@@ -59,11 +63,13 @@ class _ThroughRow:
 class ClaimedTrial(optuna.Trial):
     """An `optuna.Trial` on a row that may already hold parameters and values.
 
-    It differs from Optuna's own in three ways:
+    It differs from Optuna's own in four ways:
 
     * A step that is stored already is not reported again, and is not a reason to prune.
     * User attributes are written when the trial ends, in the transaction that ends it.
     * `report` leaves the objective when the trial must not go on here.
+    * With several objectives, where Optuna refuses it, `report` stores nothing, and nothing is
+      pruned: an objective that trains need not know how many there are.
 
     Args:
         study: whose trial it is.
@@ -92,6 +98,7 @@ class ClaimedTrial(optuna.Trial):
         self.checkpoint = checkpoint
         self.outputs = outputs
         self.unwritten_attrs: dict[str, Any] = {}
+        self.unwritten_constraints: dict[str, float] = {}
         self._row = row
         if row is not None:
             self.storage = cast("BaseStorage", _ThroughRow(self.storage, row))
@@ -105,7 +112,7 @@ class ClaimedTrial(optuna.Trial):
         """
         interrupt.check()
         self._catching_up = step < max(self.stored_steps, default=step)
-        if step not in self.stored_steps:
+        if step not in self.stored_steps and not self._has_several_objectives:
             super().report(value, step)
         elif self._row is not None and not self._row.may_go_on():
             raise interrupt.HandBack
@@ -129,7 +136,7 @@ class ClaimedTrial(optuna.Trial):
 
     def should_prune(self) -> bool:
         """Whether to stop here, see `optuna.Trial.should_prune`."""
-        if self._catching_up:
+        if self._catching_up or self._has_several_objectives:
             return False
         frozen = self._cached_frozen_trial
         if frozen.last_step is not None and frozen.system_attrs.get(PRUNED_AT) == frozen.last_step:
@@ -153,6 +160,41 @@ class ClaimedTrial(optuna.Trial):
                 f"{LONGEST_ATTR:,}; store it as a file, and its path as the attribute."
             )
         self.unwritten_attrs[key] = json.loads(text)
+
+    def set_constraint(self, key: str, value: float) -> None:
+        """Say by how much a limit is passed, see `optuna.Trial.set_constraint`.
+
+        It is written with the trial's end. The first value of a name stays, as in Optuna.
+
+        Args:
+            key: the constraint's name; people are shown it.
+            value: 0 or less where the trial keeps to it.
+
+        Raises:
+            TypeError: the value is no number.
+            ValueError: it is NaN, or the name is longer than a column of every database takes.
+        """
+        if len(key) > LONGEST_KEY:
+            raise ValueError(
+                f"The constraint's name {wording.cut(key)!r} has {len(key)} characters, more than "
+                f"{LONGEST_KEY}; shorten it."
+            )
+        fixed = FixedTrial({})  # checks it, as Optuna does
+        fixed.set_constraint(key, value)
+        there = self._cached_frozen_trial.system_attrs
+        for name, number in fixed.system_attrs.items():
+            if name not in there:
+                self.unwritten_constraints.setdefault(name, number)
+
+    @property
+    def constraints(self) -> dict[str, float]:
+        """Those that were set, see `optuna.Trial.constraints`."""
+        there = self._cached_frozen_trial.system_attrs
+        return _get_constraints_from_system_attrs({**there, **self.unwritten_constraints})
+
+    @property
+    def _has_several_objectives(self) -> bool:
+        return len(self.study.directions) > 1
 
     @property
     def user_attrs(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import logging
 import math
 import numbers
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,15 +88,16 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a trial ended: Optuna's state, its value, and why.
+    """How a trial ended: Optuna's state, its values, and why.
 
     Attributes:
+        values: one for each objective, or None.
         outcome: one of `tuner.outcomes`.
         reason: of a failure or a divergence, in one line; else "".
     """
 
     state: TrialState
-    value: float | None
+    values: list[float] | None
     outcome: str
     reason: str = ""
 
@@ -219,11 +220,12 @@ class Worker:
         if _written(frozen.params) != _written(trial.params):
             # Two workers sampled the trial at once, and the other one's parameters were stored.
             ending = _failed("another worker overwrote its parameters")
-        values = None if ending.value is None else [ending.value]
+        values = ending.values
         study.sampler.after_trial(_filter_study(study, frozen), frozen, ending.state, values)
         attrs = self._attrs_of(ending, trial.unwritten_attrs)
         files = self._keep(outputs) if ending.state is TrialState.COMPLETE else {}
-        if not self._claims.finish(claim, self._owner, ending.state, values, attrs, files):
+        more = {**files, **trial.unwritten_constraints}
+        if not self._claims.finish(claim, self._owner, ending.state, values, attrs, more):
             logger.warning("the trial was given to another worker; this result is dropped")
             self._artifacts.discard(files)
             return
@@ -303,15 +305,16 @@ def evaluate(
             if purpose is Purpose.FINAL:
                 definition.offered["final"](trial)
                 # Nothing is measured; the value counts the models that were trained.
-                return Ending(TrialState.COMPLETE, 1.0, outcomes.COMPLETED)
-            ending = _judge(definition.objective(trial))
+                count = len(definition.snapshot.metrics)
+                return Ending(TrialState.COMPLETE, [1.0] * count, outcomes.COMPLETED)
+            ending = _judge(definition.objective(trial), definition.snapshot.metrics, trial)
             if purpose is Purpose.CONFIRM and ending.state is TrialState.COMPLETE:
                 _test(definition, trial)
             return ending
     except outcomes.Diverged as diverged:
         return _stopped_early(trial, outcomes.DIVERGED, str(diverged))
     except optuna.TrialPruned:
-        return _stopped_early(trial, outcomes.PRUNED)
+        return _stopped_early(trial, _unless_infeasible(outcomes.PRUNED, trial))
     except (MemoryError, StorageInternalError, StorageError):
         raise
     except (Exception, SystemExit) as error:  # the user's code may raise anything
@@ -333,21 +336,41 @@ def _written(params: Mapping[str, Any]) -> list[str]:
     return sorted(f"{name}={value!r}" for name, value in params.items())
 
 
-def _judge(value: object) -> Ending:
-    if not isinstance(value, numbers.Real) and not hasattr(value, "__float__"):
-        return _failed(f"the objective returned {value!r}; it must return a number")
-    number = float(value)
-    if math.isnan(number):
-        return _failed("the objective returned nan")
-    return Ending(TrialState.COMPLETE, number, outcomes.COMPLETED)
+def _judge(returned: object, metrics: Sequence[str], trial: ClaimedTrial) -> Ending:
+    """The end of a trial whose objective returned something."""
+    if len(metrics) == 1:
+        values, wanted = [returned], "a number"
+    else:
+        values = [*returned] if isinstance(returned, Iterable) else []
+        wanted = f"{len(metrics)} numbers ({', '.join(metrics)})"
+    found = [_number(it) for it in values]
+    known = [it for it in found if it is not None]
+    if not len(found) == len(known) == len(metrics):
+        return _failed(f"the objective returned {returned!r}; it must return {wanted}")
+    if any(math.isnan(it) for it in known):
+        which = "" if len(metrics) == 1 else f" as {metrics[[*map(math.isnan, known)].index(True)]}"
+        return _failed(f"the objective returned nan{which}")
+    return Ending(TrialState.COMPLETE, known, _unless_infeasible(outcomes.COMPLETED, trial))
+
+
+def _unless_infeasible(outcome: str, trial: ClaimedTrial) -> str:
+    """The outcome of a trial that ended so, unless it breaks a constraint."""
+    broken = any(it > 0 for it in trial.constraints.values())
+    return outcomes.INFEASIBLE if broken else outcome
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, numbers.Real) or hasattr(value, "__float__"):
+        return float(value)
+    return None
 
 
 def _stopped_early(trial: ClaimedTrial, outcome: str, reason: str = "") -> Ending:
-    """A pruned trial's value is the one at its last step, as in Optuna."""
+    """A pruned trial's value is the one at its last step, as in Optuna; of several, none is."""
     frozen = trial.storage.get_trial(trial._trial_id)
     last = None if frozen.last_step is None else frozen.intermediate_values[frozen.last_step]
     value = None if last is None or math.isnan(last) else last
-    return Ending(TrialState.PRUNED, value, outcome, reason)
+    return Ending(TrialState.PRUNED, None if value is None else [value], outcome, reason)
 
 
 def _failed(reason: str) -> Ending:

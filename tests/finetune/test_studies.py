@@ -2,13 +2,18 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import math
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution
 
 from tuner.errors import UsageError
 from tuner.finetune import Recipe, mnist_test
+from tuner.search import values_of
+from tuner.trial import ClaimedTrial
 
 from .test_readers import write_idx
 
@@ -34,7 +39,8 @@ def load(path):
 def few_images(task, digits):
     """The task on few images, with a base that is made at once."""
     few = digits.first(640, 500)
-    changes = {"epochs": 1, "report_at": (1, 4), "base_recipe": Recipe(epochs=1)}
+    changes = {"epochs": 1, "batch_size": 32, "report_at": (1, 4)}
+    changes["base_recipe"] = task.base_recipe and Recipe(epochs=1)
     if task.base_images is None:
         return dataclasses.replace(task, images=lambda: few, **changes)
     return dataclasses.replace(task, base_images=lambda: few, **changes)
@@ -45,6 +51,7 @@ SMALL = {"train_images": 500, "batch_size": 32, "weight_decay": 1e-3}
 CHOSEN = {
     "fashion_mnist": [GOOD | {"start": "digits"}],
     "mnist": [GOOD | {"frozen_layers": 2}],
+    "mnist_size": [{"filters": 16, "stages": 2, "units": 0, "learning_rate": 3e-3}],
     "mnist_strategies": [
         GOOD | SMALL | {"augmentation": "elastic", "thawing": "one by one", "stage_rate": 0.5},
         GOOD | SMALL | {"init": "he_normal", "norm": "group", "pooling": "strided", "width": 0.5},
@@ -52,6 +59,35 @@ CHOSEN = {
     "paraboloid": [{}],
 }
 """What the trials of each study have; the rest is sampled."""
+
+
+@pytest.mark.parametrize("name", ["mnist_size", "mnist_strategies"])
+def test_every_net_of_a_study_can_be_built(name):
+    """Each choice of each option of the model, the others as they are by default."""
+    module = load(FILES[0].with_name(f"{name}.py"))
+    known = dict(module.space)
+    if name == "mnist_strategies":
+        trial = optuna.create_study().ask({"init": CategoricalDistribution(("zeros",))})
+        module.suggest_the_rest(trial)
+        known |= trial.distributions
+    for option in inspect.signature(module.build_model).parameters:
+        for value in values_of(known[option]):
+            assert module.build_model(**{option: value}).output_shape == (None, 10)
+
+
+def test_a_net_that_is_too_large_is_not_trained(digits, cache, monkeypatch):
+    module = load(FILES[0].with_name("mnist_size.py"))
+    monkeypatch.setattr(module, "task", few_images(module.task, digits))
+    study = optuna.create_study(directions=module.direction)
+    for filters, too_many in ((32, 120_522), (16, 6_010)):
+        study.enqueue_trial({"filters": filters, "stages": 2, "units": 64})
+        trial = ClaimedTrial(study, study.ask(fixed_distributions=module.space)._trial_id)
+        with pytest.raises(optuna.TrialPruned):
+            module.objective(trial)
+        assert trial.constraints == {"parameters <= 100,000": too_many}
+        assert "seconds" not in trial.user_attrs
+        model = module.build_model(filters, 2, 64)
+        assert module.task.parameters(filters=filters, stages=2, units=64) == model.count_params()
 
 
 def test_every_study_is_here():
@@ -72,12 +108,19 @@ def test_a_trial_of_every_study(name, chosen, digits, cache, clothes, study, tmp
         monkeypatch.setattr(module, "mnist", lambda: few)
         tested = few.validation_images, few.validation_labels
         monkeypatch.setattr(module, "mnist_test", lambda: tested)
+    several = not isinstance(module.metric, str)
+    if several:
+        study = optuna.create_study(directions=module.direction)
     study.enqueue_trial(chosen)
-    trial = study.ask(fixed_distributions=module.space)
+    trial = ClaimedTrial(study, study.ask(fixed_distributions=module.space)._trial_id)
     trial.outputs = tmp_path
     value = module.objective(trial)
-    assert math.isfinite(value)
-    assert study.trials[0].intermediate_values
+    if several:
+        assert len(value) == len(module.metric)
+        assert all(math.isfinite(it) for it in value)
+    else:
+        assert math.isfinite(value)
+        assert study.trials[0].intermediate_values
     assert {name: trial.params.get(name, given) for name, given in chosen.items()} == chosen
     if hasattr(module, "test"):
         (model,) = tmp_path.glob("*.keras")

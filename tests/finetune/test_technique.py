@@ -1,6 +1,7 @@
 """What a study may vary, each against what it is said to do."""
 
 import contextlib
+import dataclasses
 import math
 
 import keras
@@ -369,8 +370,10 @@ def test_a_backbone_with_weights_of_ones_own_is_the_base(digits, study, tmp_path
         return keras.Model(image, keras.layers.Dense(10, name="logits")(pooled))
 
     task = FineTune(
-        images=lambda: digits.first(128, 100), model=build, stages=("conv1", "conv"), epochs=1,
+        images=lambda: digits.first(128, 100), model=build, epochs=1,
         batch_size=32, report_at=(1, 4), base_recipe=None,
+        stages={"stem": ["conv1*"], "first": ["conv_dw_1*", "conv_pw_1*"],
+                "second": ["conv_*_2", "conv_*_2_*"]},
     )  # fmt: skip
     before = list(cache.glob("base-*"))
     assert [kept.what for kept in task.footprint()] == ["checkpoints"]
@@ -378,7 +381,7 @@ def test_a_backbone_with_weights_of_ones_own_is_the_base(digits, study, tmp_path
     assert list(cache.glob("base-*")) == before  # nothing was trained
     trial = study.ask()
     with contextlib.suppress(Diverged):  # random weights hardly learn
-        run(task, trial, frozen_stages=1)
+        run(task, trial, frozen_stages=2)
     assert trial.user_attrs["base_hash"] == task._base.hash
     kept = {}
     for weight in task._trainer.model.weights:
@@ -387,7 +390,36 @@ def test_a_backbone_with_weights_of_ones_own_is_the_base(digits, study, tmp_path
             kept[weight.path] = np.array_equal(weight.numpy(), stored.numpy())
     assert kept["conv1/kernel"]
     assert kept["conv1_bn/gamma"]
+    assert kept["conv_pw_1/kernel"]
     assert not kept["conv_pw_2/kernel"]
+
+
+@pytest.mark.parametrize(
+    ("stages", "says"),
+    [
+        ({"first": ["conv1*"], "second": ["conv9"]}, "No layer of the model is named 'conv9'"),
+        ({"first": ["conv1*"], "second": ["conv*"]}, "layer conv1 is in two stages, first and sec"),
+        ({"first": ["*_relu"]}, "No layer of the model belongs to the stage 'first'"),
+        ({"first": ["*"]}, "take every layer with weights, so that no head is left"),
+    ],
+)
+def test_stages_that_a_study_names_wrongly(task, stages, says):
+    with pytest.raises(UsageError, match=says):
+        dataclasses.replace(task, stages=stages).prepare()
+
+
+def test_layers_that_a_study_names_are_the_stages_of_the_rule(task, study, cache):
+    """Named or by the rule, the same layers are the same trial bit for bit."""
+    named = {
+        "one": ["conv1", "conv1_*"], "two": ["conv2*"], "three": ["conv3*"], "conv1": ["dense"]
+    }  # fmt: skip
+    found = []
+    for its in (task, dataclasses.replace(task, stages=named)):
+        trial = study.ask()
+        trial.set_user_attr("seed", 5)
+        error = run(its, trial, frozen_stages=2)
+        found.append((error, trial.user_attrs["weights_hash"]))
+    assert found[0] == found[1]
 
 
 BAD = {

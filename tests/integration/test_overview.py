@@ -28,9 +28,12 @@ from tuner.storage import (
     StudyOverview,
     change_request,
     close_reached,
+    find_best,
     find_study,
     open_database,
     open_request,
+    read_complete_values,
+    read_contents,
     read_overviews,
     register,
     this_process,
@@ -189,6 +192,27 @@ def test_a_trial_that_ends_while_we_read_is_running_everywhere(
     assert found.counts == {TrialState.RUNNING: 1}
     assert [worker.number for worker in found.running] == [claim.number]
     assert overview(database).counts == {TrialState.COMPLETE: 1}
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+def test_the_best_keeps_to_every_constraint(database: Database, direction: str) -> None:
+    study = foreign(database, "fits", direction)
+    values = [3.0, 1.0, 2.0, 5.0, 9.0, 0.5, 7.0, 8.0]
+    told: list[dict[str, float]] = [
+        {"size": 0.0}, {"size": 1e-12}, {"size": -1.0}, {}, {"size": -1.0, "time": INF},
+        {"time": 100.0}, {"size": -1e-9, "time": -INF}, {"time": 1.0},
+    ]  # fmt: skip
+    for value, constraints in zip(values, told, strict=True):
+        study.add_trial(create_trial(value=value, constraints=constraints))
+    found = overview(database, "fits").best
+    number = 2 if direction == "minimize" else 6
+    assert found == BestTrial(number, values[number])
+    study_id = find_study(database, "fits")
+    best = find_best(database, study_id)
+    assert best is not None
+    assert best.number == number == study.best_trial.number
+    assert [it for it, _ in read_complete_values(database, study_id)] == [0, 2, 3, 6]
+    assert read_contents(database, study_id).infeasible == {1, 4, 5, 7}
 
 
 def test_several_objectives_have_no_best(database: Database) -> None:

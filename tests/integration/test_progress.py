@@ -24,7 +24,7 @@ from tuner.storage import (
     Claim,
     Claims,
     ProgressReader,
-    count_diverged,
+    count_outcomes,
     find_best,
     open_database,
     read_complete_values,
@@ -75,11 +75,14 @@ def test_readings_agree_with_a_full_read_through_a_random_life(tmp_path: Path) -
     best = find_best(database, study_id)
     assert best is not None
     assert best.value == min(trial.value for trial in complete)
-    assert read_complete_values(database, study_id) == [(t.number, t.value) for t in complete]
+    assert read_complete_values(database, study_id) == [(t.number, t.values) for t in complete]
     assert best.last_step == 3
     again = ProgressReader(database, study_id).read(describe=False)
     assert (again.counts, again.new) == (progress.counts, [])
-    assert count_diverged(database, study_id) == 0
+    told = Counter(
+        str(trial.user_attrs["outcome"]) for trial in trials if trial.state.is_finished()
+    )
+    assert count_outcomes(database, study_id) == told
     database.close()
 
 
@@ -208,7 +211,7 @@ def test_diverged_trials_are_counted(tmp_path: Path) -> None:
         trial = study.ask()
         trial.set_user_attr("outcome", outcome)
         study.tell(trial, state=TrialState.PRUNED)
-    assert count_diverged(database, study_id) == 2
+    assert count_outcomes(database, study_id) == {"diverged": 2, "pruned": 1}
     database.close()
 
 

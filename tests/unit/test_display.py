@@ -33,7 +33,8 @@ PARAMS: dict[str, object] = {"learning_rate": 0.00123456, "optimizer": "adam"}
 def trial(
     number: int, state: TrialState, value: float | None, outcome: str, reason: str = ""
 ) -> FinishedTrial:
-    return FinishedTrial(number, state, value, 4, 12.0, PARAMS, outcome, reason)
+    values = [] if value is None else [value]
+    return FinishedTrial(number, state, values, 4, 12.0, PARAMS, outcome, reason)
 
 
 GOOD = trial(0, TrialState.COMPLETE, 0.0075, "completed")
@@ -48,7 +49,7 @@ COUNTS = {TrialState.COMPLETE: 2, TrialState.PRUNED: 2, TrialState.FAIL: 1}
 def board_of(new: list[FinishedTrial], direction: str = "minimize") -> Scoreboard:
     snapshot = Snapshot(None, "val_error", direction, 20, "studies/mnist.py", "h", 4)
     board = Scoreboard("mnist", snapshot, 4)
-    board.begin(StudyProgress({}, [], [], None), None, 0)
+    board.begin(StudyProgress({}, [], [], None), None, {})
     board.update(StudyProgress(COUNTS, new, [running(5, 2, 8, 0.0123), running(6, 3)], None))
     return board
 
@@ -85,13 +86,13 @@ def test_the_time_left_is_told_after_three_trials_but_not_in_a_pause() -> None:
 
 def test_the_history_is_the_best_so_far_also_of_trials_that_were_there() -> None:
     board = Scoreboard("mnist", Snapshot(None, "v", "minimize", None, "s.py", "h"), 20)
-    there = [(0, 0.5), (3, 0.7), (4, math.inf), (5, 0.2)]  # trials 1 and 2 were pruned
+    there = [(0, [0.5]), (3, [0.7]), (4, [math.inf]), (5, [0.2])]  # trials 1 and 2 were pruned
     counts = {TrialState.COMPLETE: 4, TrialState.PRUNED: 2}
-    board.begin(StudyProgress(counts, [], [], None), None, 0, there)
+    board.begin(StudyProgress(counts, [], [], None), None, {}, there)
     assert board.history == [(1, 0.5), (6, 0.2)]
     counts = {TrialState.COMPLETE: 6, TrialState.PRUNED: 3}
     board.best = GOOD
-    new = [dataclasses.replace(GOOD, value=0.3), CUT, dataclasses.replace(GOOD, value=0.1)]
+    new = [dataclasses.replace(GOOD, values=[0.3]), CUT, dataclasses.replace(GOOD, values=[0.1])]
     board.update(StudyProgress(counts, new, [], None))
     assert board.history == [(1, 0.5), (6, 0.2), (9, 0.1)]
     assert board.best_curve(99) == [0.5] * 5 + [0.2] * 3 + [0.1]

@@ -17,13 +17,14 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 
 from tests.samples import BEGAN, OURS, SPACE, frozen, in_memory, mnist_like
+from tuner.dominance import not_beaten
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme
 from tuner.report.plots.best import best_configuration, command_of, mixed, provenance
 from tuner.report.plots.cost import cost, explaining
 from tuner.report.plots.facts import key_facts
 from tuner.report.plots.importance import frozen_trials, importance
-from tuner.report.plots.pareto import not_beaten, pareto
+from tuner.report.plots.pareto import pareto
 from tuner.report.plots.savings import saved_by_pruning, savings
 from tuner.report.plots.studies import key_numbers, side_by_side
 from tuner.report.results import COMPLETE, DIVERGED, PRUNED, Results

@@ -33,8 +33,8 @@ def board_of(
     board = Scoreboard("mnist", snapshot, 100)
     board.host = "here"
     counts = {TrialState.COMPLETE: 5, TrialState.PRUNED: 32, TrialState.RUNNING: len(trials)}
-    there = [(number, 0.5 / (1 + number)) for number in range(0, 37, 3)]
-    board.begin(StudyProgress(counts, [], trials, None), GOOD, 0, there)
+    there = [(number, [0.5 / (1 + number)]) for number in range(0, 37, 3)]
+    board.begin(StudyProgress(counts, [], trials, None), GOOD, {}, there)
     board.workers = workers
     return board
 

@@ -42,6 +42,20 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
     assert load(path).objective(None) == 42.0  # type: ignore[arg-type]
 
 
+def test_several_objectives(write_study: Write) -> None:
+    text = GOOD + SPACE + "metric = ('error', 'size')\n"
+    snapshot = load(write_study(text)).snapshot
+    assert snapshot.metrics == ["error", "size"]
+    assert snapshot.directions == ["minimize", "minimize"]
+    assert Snapshot.from_json(snapshot.to_json()) == snapshot
+    other = load(write_study(text + "direction = ['minimize', 'maximize']\n")).snapshot
+    assert other.difference(snapshot) == (
+        "direction is 'minimize' and 'maximize' and was 'minimize' and 'minimize'"
+    )
+    one = load(write_study(GOOD + SPACE + "metric = 'error'\n")).snapshot
+    assert one.difference(snapshot) == "metric is 'error' and was 'error' and 'size'"
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -59,6 +73,15 @@ def test_a_study_may_import_its_neighbours(write_study: Write, tmp_path: Path) -
         (GOOD + SPACE + "space[3] = space['x']\n", "maps 3 to"),
         (GOOD + "metric = ''\n", "metric in .* is ''"),
         (GOOD + "direction = 'down'\n", "direction in .* is 'down'"),
+        (GOOD + "metric = ()\n", "metric in .* is \\(\\); write a name for each objective"),
+        (GOOD + "metric = ('a', 'a')\n", "write a name for each objective, each another one"),
+        (GOOD + "metric = ('a', 3)\n", "metric in .* is 3"),
+        (
+            GOOD + "metric = ('a', 'b')\ndirection = 'minimize'\n",
+            "metric has 2 names; write a direction for each, for example \\('minimize', 'mini",
+        ),
+        (GOOD + "metric = ['a', 'b']\ndirection = ['minimize']\n", "write a direction for each"),
+        (GOOD + "metric = ('a', 'b')\ndirection = ('minimize', 'up')\n", "direction in .* is 'up'"),
         (GOOD + "max_step = 0\n", "max_step in .* is 0"),
         (GOOD + "max_step = '20'\n", "max_step in .* is '20'"),
         (GOOD + "steps_per_epoch = 0\n", "steps_per_epoch in .* is 0"),

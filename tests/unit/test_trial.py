@@ -14,7 +14,7 @@ from tuner import interrupt
 from tuner.errors import StorageError
 from tuner.outcomes import Diverged
 from tuner.study import Definition, Snapshot
-from tuner.trial import LONGEST_ATTR, ClaimedTrial
+from tuner.trial import LONGEST_ATTR, LONGEST_KEY, ClaimedTrial
 from tuner.work import LONGEST_REASON, ServedStudy, evaluate
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "s.py", "h")
@@ -77,6 +77,59 @@ def test_attributes_are_readable_at_once_and_not_yet_stored(study: optuna.Study)
     assert study.trials[0].user_attrs == {}
 
 
+def test_constraints_are_written_with_the_end_and_the_first_of_a_name_stays(
+    study: optuna.Study,
+) -> None:
+    trial = claimed(study)
+    trial.set_constraint("size", 3)
+    trial.set_constraint("size", -1)
+    trial.set_constraint("time", np.float32(-2.0))
+    assert trial.constraints == {"size": 3.0, "time": -2.0}
+    assert trial.unwritten_constraints == {"constraints:size": 3.0, "constraints:time": -2.0}
+    assert study.trials[0].constraints == {}
+    with pytest.raises(TypeError, match="supposed to be a float"):
+        trial.set_constraint("size", "large")
+    with pytest.raises(ValueError, match="NaN is not allowed"):
+        trial.set_constraint("size", math.nan)
+    with pytest.raises(ValueError, match="has 401 characters, more than 400; shorten it"):
+        trial.set_constraint("s" * (LONGEST_KEY + 1), 1.0)
+    stored = optuna.create_study()
+    asked = stored.ask()
+    asked.set_constraint("size", 1.0)  # by another program
+    again = ClaimedTrial(stored, asked._trial_id)
+    again.set_constraint("size", -1.0)
+    assert (again.constraints, again.unwritten_constraints) == ({"size": 1.0}, {})
+
+
+@pytest.mark.parametrize(("broken", "outcome"), [(0.0, "completed"), (1e-9, "infeasible")])
+def test_a_trial_that_breaks_a_constraint_is_told_apart(
+    study: optuna.Study, broken: float, outcome: str
+) -> None:
+    def objective(trial: optuna.Trial) -> float:
+        trial.set_constraint("size", broken)
+        return 1.0
+
+    def left(trial: optuna.Trial) -> float:
+        trial.set_constraint("size", broken)
+        raise optuna.TrialPruned
+
+    assert judge(study, objective).outcome == outcome
+    ending = judge(study, left)
+    assert ending.state == TrialState.PRUNED
+    assert ending.outcome == ("pruned" if broken == 0 else "infeasible")
+
+
+def test_with_several_objectives_nothing_is_reported_or_pruned() -> None:
+    study = optuna.create_study(directions=["minimize", "maximize"], pruner=PruneAlways())
+    trial = claimed(study)
+    trial.report(0.5, 1)
+    assert not trial.should_prune()
+    assert study.trials[0].intermediate_values == {}
+    interrupt.request()
+    with pytest.raises(interrupt.HandBack):
+        trial.report(0.5, 2)
+
+
 def test_a_request_to_stop_leaves_the_objective_even_past_broad_excepts(
     study: optuna.Study,
 ) -> None:
@@ -96,9 +149,9 @@ def test_a_request_to_stop_leaves_the_objective_even_past_broad_excepts(
 @pytest.mark.parametrize("value", [1, 0.5, np.float32(0.5), np.array(0.5), True, math.inf])
 def test_numbers_complete(study: optuna.Study, value: Any) -> None:
     ending = judge(study, lambda _: value)
-    assert (ending.state, ending.value, ending.outcome) == (
+    assert (ending.state, ending.values, ending.outcome) == (
         TrialState.COMPLETE,
-        float(value),
+        [float(value)],
         "completed",
     )
 
@@ -114,7 +167,7 @@ def test_numbers_complete(study: optuna.Study, value: Any) -> None:
 )
 def test_other_values_fail_with_a_reason(study: optuna.Study, value: Any, reason: str) -> None:
     ending = judge(study, lambda _: value)
-    assert (ending.state, ending.value, ending.reason) == (TrialState.FAIL, None, reason)
+    assert (ending.state, ending.values, ending.reason) == (TrialState.FAIL, None, reason)
 
 
 def raiser(error: BaseException) -> Callable[[Any], float]:
@@ -131,11 +184,11 @@ class ResourceExhaustedError(Exception):
 
 def test_exceptions_are_endings(study: optuna.Study) -> None:
     pruned = judge(study, raiser(optuna.TrialPruned()))
-    assert (pruned.state, pruned.value, pruned.outcome) == (TrialState.PRUNED, 0.75, "pruned")
+    assert (pruned.state, pruned.values, pruned.outcome) == (TrialState.PRUNED, [0.75], "pruned")
     diverged = judge(study, raiser(Diverged("the loss is nan")))
-    assert (diverged.state, diverged.value, diverged.outcome, diverged.reason) == (
+    assert (diverged.state, diverged.values, diverged.outcome, diverged.reason) == (
         TrialState.PRUNED,
-        0.75,
+        [0.75],
         "diverged",
         "the loss is nan",
     )
@@ -195,5 +248,5 @@ def test_a_lost_database_is_not_the_objectives_fault(
 def test_the_declared_space_is_sampled_before_the_objective(study: optuna.Study) -> None:
     space = {"x": FloatDistribution(0, 1)}
     ending = judge(study, lambda trial: trial.params["x"], space=space)
-    assert 0 <= ending.value <= 1
-    assert study.trials[0].params == {"x": ending.value}
+    assert 0 <= ending.values[0] <= 1
+    assert study.trials[0].params == {"x": ending.values[0]}

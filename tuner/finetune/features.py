@@ -194,7 +194,7 @@ def count_still_layers(model: keras.Model, stages: Sequence[str]) -> int | None:
     least = LEAST_STAGES.get(precision.of_model(model))
     if least is None or len(stages) < least or not isinstance(model, keras.Sequential):
         return None
-    count = 1 + max(i for i, layer in enumerate(model.layers) if stage_of(layer.name) in stages)
+    count = 1 + max(i for i, layer in enumerate(model.layers) if stage_of(layer) in stages)
     return count if all(_is_still(layer) for layer in model.layers[:count]) else None
 
 

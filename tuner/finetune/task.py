@@ -33,7 +33,7 @@ from tuner.finetune.clock import Clock
 from tuner.finetune.follow import follow
 from tuner.finetune.images import Images, stratified
 from tuner.finetune.initialise import PRETRAINED, drawn, stages_from_base, with_stages
-from tuner.finetune.stages import check_stages, freeze
+from tuner.finetune.stages import check_stages, freeze, name_stages
 from tuner.finetune.technique import Technique
 from tuner.finetune.training import Plan, Run, Trainer
 from tuner.finetune.weights import Weights, weights_hash
@@ -61,7 +61,8 @@ class FineTune:
             ``(batch, n_classes)``. `tuner.finetune.BatchNormalization` trains faster than Keras's
             own.
         stages: names of the stages, from the input on. A layer belongs to the stage whose name its
-            own has before the first underscore; the other layers are the head.
+            own has before the first underscore; the other layers are the head. Or for each stage
+            the names of its layers, see `tuner.finetune.stages.name_stages`.
         base_classes: the classes that the pretrained base learns; None: all of its images'.
         epochs: how often a trial sees each training image.
         batch_size: training images a batch; an epoch leaves out a last, smaller batch.
@@ -75,7 +76,7 @@ class FineTune:
 
     images: Callable[[], Images]
     model: Callable[..., keras.Model]
-    stages: Sequence[str]
+    stages: Sequence[str] | Mapping[str, Sequence[str]]
     base_classes: Sequence[int] | None = None
     epochs: int
     batch_size: int
@@ -100,6 +101,11 @@ class FineTune:
                 f"report_at={tuple(steps)} must be rising steps from 1 up that end with {end}: a "
                 f"step is a quarter epoch, and there are {self.epochs} epochs."
             )
+
+    @functools.cached_property
+    def _stages(self) -> Sequence[str]:
+        """The names of the stages, from the input on."""
+        return list(self.stages)
 
     @functools.cached_property
     def _images(self) -> Images:
@@ -127,7 +133,6 @@ class FineTune:
         if key not in self._trainers:
             _check_batch_size(self.batch_size, len(images.train_labels))
             trainer = self._make_trainer(options, images)
-            check_stages(trainer.model, self.stages)
             self._trainers[key] = trainer
         return self._trainers[key]
 
@@ -137,7 +142,7 @@ class FineTune:
         if key not in self._bases:
             trainer = self._trainer_of(options, self._images)
             self._bases[key] = (
-                pretrained.as_built(trainer, self.stages)
+                pretrained.as_built(trainer, self._stages)
                 if self.base_recipe is None
                 else pretrained.load_or_train(
                     trainer,
@@ -169,7 +174,8 @@ class FineTune:
         """Build the model with these options.
 
         Raises:
-            UsageError: the model's function does not take them, or the model is not for the images.
+            UsageError: the model's function does not take them, or the model is not for the images
+                or has not these stages.
         """
         try:
             inspect.signature(self.model).bind(**options)
@@ -178,7 +184,10 @@ class FineTune:
                 f"The model's function does not take {', '.join(options) or 'no options'} "
                 f"({error}): give it parameters of these names, with defaults."
             ) from None
-        return Trainer(functools.partial(self.model, **options), images)
+        trainer = Trainer(functools.partial(self.model, **options), images)
+        name_stages(trainer.model, self.stages)
+        check_stages(trainer.model, self._stages)
+        return trainer
 
     def prepare(self) -> None:
         """Load the images, build the model, and train the base or load it.
@@ -190,6 +199,17 @@ class FineTune:
         cache.bound_bytes()
         precision.tell(self._trainer.model)
         _ = self._base
+
+    def parameters(self, **options: Any) -> int:
+        """How many parameters the model has with these options, the frozen ones among them.
+
+        The model is built, not trained: an objective may leave one that is too large at once.
+
+        Raises:
+            UsageError: as in `run`.
+        """
+        with self._one_run:
+            return int(self._trainer_of(options, self._images).model.count_params())
 
     def footprint(self) -> list[Kept]:
         """What this task keeps on the disk; looked at only, nothing is trained or written.
@@ -208,11 +228,11 @@ class FineTune:
             kept.append(Kept("the pretrained base", size, there=base is not None))
         for variable, value in zip(trainer.model.weights, base or (), strict=False):
             variable.assign(value)
-        for count in range(1, len(self.stages) + 1):
-            freeze(trainer.model, self.stages[:count])
-            found = features.footprint(trainer.model, self.stages[:count], self._images)
+        for count in range(1, len(self._stages) + 1):
+            freeze(trainer.model, self._stages[:count])
+            found = features.footprint(trainer.model, self._stages[:count], self._images)
             if found is not None:
-                what = f"features behind {self.stages[count - 1]}"
+                what = f"features behind {self._stages[count - 1]}"
                 there = base is not None and found[0].exists()
                 kept.append(Kept(what, found[1], there=there, bounded=True))
         freeze(trainer.model, ())
@@ -314,7 +334,7 @@ class FineTune:
         plan = self._plan(trial, chosen, images)
         trainer = self._trainer_of(chosen.model, images)
         weights, base_hash = drawn(trainer.template, chosen.init, plan.seed), ""
-        from_base = stages_from_base(chosen.init, self.stages, plan.frozen)
+        from_base = stages_from_base(chosen.init, self._stages, plan.frozen)
         if from_base or not chosen.model:  # the model as it is has its base from `prepare`
             base = self._base_of(chosen.model)
             base_hash = base.hash
@@ -344,8 +364,8 @@ class FineTune:
         """The fraction of the rate at which each stage learns; none where all learn alike."""
         if stage_rate == 1.0:
             return {}
-        behind = range(len(self.stages), 0, -1)
-        return {stage: stage_rate**count for stage, count in zip(self.stages, behind, strict=True)}
+        behind = range(len(self._stages), 0, -1)
+        return {stage: stage_rate**count for stage, count in zip(self._stages, behind, strict=True)}
 
     def _thawing(self, chosen: Technique, batches_per_epoch: int) -> list[tuple[int, str]]:
         """Before which batch each of the stages that are frozen at first begins to train."""
@@ -356,18 +376,18 @@ class FineTune:
                 f"thaw_epochs={chosen.thaw_epochs} with init={chosen.init!r} would keep stages of "
                 f"random weights frozen at first: stages thaw with init={PRETRAINED!r} only."
             )
-        later = reversed(self.stages[chosen.frozen_stages :])
+        later = reversed(self._stages[chosen.frozen_stages :])
         each = chosen.thaw_epochs * batches_per_epoch
         return [(max(1, round(count * each)), stage) for count, stage in enumerate(later, start=1)]
 
     def _first_stages(self, count: int) -> Sequence[str]:
         """The names of the first ``count`` stages, which are to be frozen."""
-        if not 0 <= count <= len(self.stages):
+        if not 0 <= count <= len(self._stages):
             raise UsageError(
-                f"frozen_stages={count} is not from 0 to {len(self.stages)}, the number of stages "
-                f"({', '.join(self.stages)})."
+                f"frozen_stages={count} is not from 0 to {len(self._stages)}, the number of stages "
+                f"({', '.join(self._stages)})."
             )
-        return self.stages[:count]
+        return self._stages[:count]
 
     def _curve(
         self, training: Run, progress: Progress, clock: Clock

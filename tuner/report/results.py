@@ -25,11 +25,11 @@ from tuner.storage.attributes import FROM_STUDY_ATTR
 from tuner.study import Snapshot
 
 # What became of a trial, in the order in which figures show it.
-COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, WAITING = (
-    "complete", "pruned", "diverged", "failed", "running", "waiting",
+COMPLETE, PRUNED, DIVERGED, INFEASIBLE, FAILED, RUNNING, WAITING = (
+    "complete", "pruned", "diverged", "infeasible", "failed", "running", "waiting",
 )  # fmt: skip
-OUTCOMES = (COMPLETE, PRUNED, DIVERGED, FAILED, RUNNING, WAITING)
-ENDED = (COMPLETE, PRUNED, DIVERGED, FAILED)
+OUTCOMES = (COMPLETE, PRUNED, DIVERGED, INFEASIBLE, FAILED, RUNNING, WAITING)
+ENDED = (COMPLETE, PRUNED, DIVERGED, INFEASIBLE, FAILED)
 # A final value within so much of the last intermediate value, relatively, is that value; in so many
 # of the complete trials.
 _ALIKE, _NEARLY_ALL = 1e-9, 0.95
@@ -79,6 +79,14 @@ class Results:
     def metric(self) -> str:
         """The value's name as the study says it."""
         return self.snapshot.metric if self.snapshot else "value"
+
+    @property
+    def metrics(self) -> list[str]:
+        """The name of each objective's value."""
+        known = self.snapshot.metrics if self.snapshot else []
+        if len(known) == len(self.directions):
+            return known
+        return [f"objective {place}" for place in range(1, len(self.directions) + 1)]
 
     @property
     def max_step(self) -> int | None:
@@ -181,6 +189,8 @@ def results_of(contents: StudyContents) -> Results:
     trials["last_step"] = last["step"].reindex(numbers).astype(float)
     trials["last_value"] = last["value"].reindex(numbers).astype(float)
     _tell_diverged(trials, attrs)
+    broken = trials.index.isin(contents.infeasible) & trials["outcome"].isin((COMPLETE, PRUNED))
+    trials.loc[broken, "outcome"] = INFEASIBLE
     return Results(
         study=contents.name,
         directions=contents.directions,

@@ -2,12 +2,12 @@
 
 from tuner.storage.arms import only_arm
 from tuner.storage.attributes import StoredAttributes
+from tuner.storage.bests import BestTrial
 from tuner.storage.claims import Claim, Claims, GivenBack, NoTrial, studies_with_claims
 from tuner.storage.contents import StudyContents, find_confirmations, read_contents
 from tuner.storage.database import Database, open_database, storage_errors
 from tuner.storage.kept import KeptStudy, KeptTrial, forget_files, read_kept
 from tuner.storage.overview import (
-    BestTrial,
     StudyOverview,
     find_study,
     read_overviews,
@@ -17,7 +17,7 @@ from tuner.storage.progress import (
     FinishedTrial,
     ProgressReader,
     StudyProgress,
-    count_diverged,
+    count_outcomes,
     find_best,
     read_complete_values,
 )
@@ -78,7 +78,7 @@ __all__ = [
     "change_request",
     "change_shown",
     "close_reached",
-    "count_diverged",
+    "count_outcomes",
     "find_best",
     "find_confirmations",
     "find_study",

@@ -256,7 +256,7 @@ class Claims:
         state: TrialState,
         values: Sequence[float] | None,
         attrs: Mapping[str, Any],
-        system_attrs: Mapping[str, str] | None = None,
+        system_attrs: Mapping[str, Any] | None = None,
     ) -> bool:
         """End a trial: attributes, values and state in one transaction.
 
@@ -264,9 +264,10 @@ class Claims:
             claim: the trial.
             owner: who ended it.
             state: in which it ended.
-            values: of the objective, or None.
+            values: of the objectives, or None.
             attrs: user attributes.
-            system_attrs: Optuna's own of its artifacts, which the trial has not yet.
+            system_attrs: Optuna's own of its artifacts and constraints, which the trial has not
+                yet.
 
         Returns:
             False when the trial is no longer this owner's: it was given to somebody else, and
@@ -287,7 +288,7 @@ class Claims:
         state: TrialState,
         values: Sequence[float] | None,
         attrs: Mapping[str, Any],
-        system_attrs: Mapping[str, str],
+        system_attrs: Mapping[str, Any],
     ) -> bool:
         with locked_study(self._database, self.study_id) as session:
             if not self._holds(session, claim.trial_id, owner):

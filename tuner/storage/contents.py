@@ -11,6 +11,7 @@ from sqlalchemy import String, cast, select
 from sqlalchemy.orm import Session
 
 from tuner.storage.attributes import CONFIRMS_ATTR
+from tuner.storage.bests import infeasible_trials
 from tuner.storage.database import Database, hold_the_moment, session_of
 
 
@@ -26,6 +27,7 @@ class StudyContents:
         steps: number, step, value; in order of number and step.
         params: number, name, value as Optuna keeps it, distribution as JSON.
         attrs: number, key, value as JSON: the trials' user attributes.
+        infeasible: numbers of the trials that break a constraint.
     """
 
     name: str
@@ -36,6 +38,7 @@ class StudyContents:
     steps: Sequence[tuple[int, int, float]]
     params: Sequence[tuple[int, str, float, str]]
     attrs: Sequence[tuple[int, str, str]]
+    infeasible: frozenset[int] = frozenset()
 
 
 def read_contents(database: Database, study_id: int) -> StudyContents:
@@ -98,6 +101,13 @@ def _contents(session: Session, study_id: int) -> StudyContents:
         steps=_steps(session, study_id),
         params=_params(session, study_id),
         attrs=_trial_attrs(session, study_id),
+        infeasible=frozenset(
+            session.scalars(
+                select(trial.number).where(
+                    trial.study_id == study_id, trial.trial_id.in_(infeasible_trials())
+                )
+            )
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from tuner.artifacts import ARTIFACTS_ATTR_PREFIX
 from tuner.storage.attributes import CONFIRMS_ATTR, ID_ATTR, read_study_attr
+from tuner.storage.bests import infeasible_trials
 from tuner.storage.database import Database, hold_the_moment, locked_study, session_of
 
 # Trials that forget their files in one transaction, which holds the study: in a statement, SQLite
@@ -26,6 +27,7 @@ class KeptTrial:
     Attributes:
         state: in which it is.
         value: of a complete trial, else None.
+        feasible: whether it keeps to every constraint.
         params: of a confirmation's trial: its parameters as text, equal for equal ones; else "".
         files: ids of the artifacts that a worker of ours stored.
     """
@@ -34,6 +36,7 @@ class KeptTrial:
     number: int
     state: TrialState
     value: float | None
+    feasible: bool
     params: str
     files: list[str]
 
@@ -91,12 +94,20 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
     ).all()
     values, files = _values(session, study_id), _files(session, study_id, uid)
     params = _params(session, study_id) if confirms else {}
+    infeasible = set(
+        session.scalars(
+            select(trial.trial_id).where(
+                trial.study_id == study_id, trial.trial_id.in_(infeasible_trials())
+            )
+        )
+    )
     trials = [
         KeptTrial(
             trial_id=trial_id,
             number=number,
             state=state,
             value=values.get(trial_id) if state == TrialState.COMPLETE else None,
+            feasible=trial_id not in infeasible,
             params=repr(params.get(trial_id, "")),
             files=files.get(trial_id, []),
         )

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from optuna.storages._rdb import models
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
-from sqlalchemy import case, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
 from tuner.storage.attributes import DEFINITION_ATTR, REQUEST_ATTR
+from tuner.storage.bests import BestTrial, read_bests
 from tuner.storage.database import Database, hold_the_moment, session_of
 from tuner.storage.requests import Request, parse_request
 from tuner.storage.running import RunningTrial, read_running, seconds_since, within
@@ -28,24 +28,17 @@ RATE_SECONDS = 3600
 
 
 @dataclass(frozen=True)
-class BestTrial:
-    """The COMPLETE trial with the best value, the first of them if there are several."""
-
-    number: int
-    value: float
-
-
-@dataclass(frozen=True)
 class StudyOverview:
     """A study at one moment.
 
     Attributes:
         directions: ``minimize`` or ``maximize`` of each objective.
-        metric: the value's name, for people.
+        metric: the value's name, for people; of several objectives the first one's.
         file: the study file as the last run named it; "" for a study of another program.
         counts: trials by state; a state without trials may be missing.
         request: whether the study is to be worked on, or None if no run of ours ever began it.
-        best: None without a COMPLETE trial, and for several objectives.
+        best: None without a COMPLETE trial that keeps to every constraint, and for several
+            objectives.
         trials_per_hour: see `_rates`; None if no trial ended in the last hour.
         running: the RUNNING trials, in order of their numbers.
     """
@@ -107,7 +100,7 @@ def _overviews(session: Session, only: int | None, *, has_claims: bool) -> list[
     now = session.scalars(select(utc_now())).one()
     names = _names(session, only)
     directions, attrs = _directions(session, only), _attrs(session, only)
-    counts, bests = _counts(session, only), _bests(session, only)
+    counts, bests = _counts(session, only), read_bests(session, only)
     rates = _rates(session, only, now)
     running = read_running(session, only, now, has_claims=has_claims)
     found = []
@@ -194,48 +187,4 @@ def _rates(session: Session, only: int | None, now: datetime) -> dict[int, float
     return {
         study_id: 3600 * count / min(max(seconds_since(first, now), 1.0), RATE_SECONDS)
         for study_id, count, first in rows
-    }
-
-
-def _bests(session: Session, only: int | None) -> dict[int, BestTrial]:
-    trial, value, direction = (
-        models.TrialModel,
-        models.TrialValueModel,
-        models.StudyDirectionModel,
-    )
-    kind = value.TrialValueType
-    # Infinities have no value in their row, only their type.
-    size = case(
-        (value.value_type == kind.INF_NEG, -1), (value.value_type == kind.INF_POS, 1), else_=0
-    )
-    sign = case((direction.direction == StudyDirection.MAXIMIZE, -1), else_=1)
-    several = select(direction.study_id).where(direction.objective > 0)
-    ranked = (
-        select(
-            trial.study_id,
-            trial.number,
-            value.value,
-            value.value_type,
-            func.row_number()
-            .over(
-                partition_by=trial.study_id,
-                order_by=[sign * size, sign * value.value, trial.number],
-            )
-            .label("place"),
-        )
-        .join(value, value.trial_id == trial.trial_id)
-        .join(direction, direction.study_id == trial.study_id)
-        .where(
-            trial.state == TrialState.COMPLETE,
-            trial.study_id.not_in(several),
-            within(trial.study_id, only),
-        )
-        .subquery()
-    )
-    best = select(ranked.c.study_id, ranked.c.number, ranked.c.value, ranked.c.value_type)
-    return {
-        study_id: BestTrial(number, value.stored_repr_to_value(stored, stored_kind))
-        for study_id, number, stored, stored_kind in session.execute(
-            best.where(ranked.c.place == 1)
-        )
     }

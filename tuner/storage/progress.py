@@ -10,8 +10,8 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 
-from tuner import outcomes
 from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
+from tuner.storage.bests import infeasible_trials, read_bests
 from tuner.storage.database import Database, session_of, storage_errors
 from tuner.storage.requests import Request, read_request
 from tuner.storage.retry import Patience, patient
@@ -24,7 +24,7 @@ class FinishedTrial:
     """What the display says of a trial that ended.
 
     Attributes:
-        value: the objective's value, or None for a failed trial.
+        values: one for each objective; empty for a trial without.
         last_step: the greatest step that was reported, or None.
         seconds: from its (last) claim to its end.
         outcome: see `tuner.outcomes`; "" for trials that another program ran.
@@ -33,12 +33,17 @@ class FinishedTrial:
 
     number: int
     state: TrialState
-    value: float | None
+    values: list[float]
     last_step: int | None
     seconds: float | None
     params: dict[str, object]
     outcome: str
     reason: str
+
+    @property
+    def value(self) -> float | None:
+        """Of a study with one objective; None for a trial without."""
+        return self.values[0] if len(self.values) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
     return FinishedTrial(
         number=trial.number,
         state=trial.state,
-        value=trial.value,
+        values=list(trial.values or ()),
         last_step=trial.last_step,
         seconds=_seconds(trial.datetime_start, trial.datetime_complete),
         params=dict(trial.params),
@@ -152,52 +157,62 @@ def _seconds(start: datetime | None, end: datetime | None) -> float | None:
 
 
 def find_best(database: Database, study_id: int) -> FinishedTrial | None:
-    """The study's best complete trial, or None."""
-    try:
-        with storage_errors(database.url):
-            return _finished(database.storage.get_best_trial(study_id))
-    except ValueError:  # Optuna: no trial is complete
+    """The best complete trial that keeps to every constraint; None with several objectives."""
+
+    def read(_again: bool) -> int | None:  # noqa: FBT001 - the callback's signature
+        with session_of(database) as session:
+            best = read_bests(session, study_id).get(study_id)
+            trial = models.TrialModel
+            if best is None:
+                return None
+            return session.scalars(
+                select(trial.trial_id).where(
+                    trial.study_id == study_id, trial.number == best.number
+                )
+            ).first()
+
+    trial_id = database.patience.run(read)
+    if trial_id is None:
         return None
+    with storage_errors(database.url):
+        return _finished(database.storage.get_trial(trial_id))
 
 
-def read_complete_values(database: Database, study_id: int) -> list[tuple[int, float]]:
-    """Number and value of the study's COMPLETE trials, in order of their numbers."""
+def read_complete_values(database: Database, study_id: int) -> list[tuple[int, list[float]]]:
+    """Number and values of the COMPLETE trials that keep to every constraint, by their numbers."""
     trial, value = models.TrialModel, models.TrialValueModel
 
-    def read(_again: bool) -> list[tuple[int, float]]:  # noqa: FBT001 - the callback's signature
+    def read(_again: bool) -> list[tuple[int, list[float]]]:  # noqa: FBT001
+        found: dict[int, list[float]] = {}
         with session_of(database) as session:
-            return [
-                (number, value.stored_repr_to_value(stored, kind))
-                for number, stored, kind in session.execute(
-                    select(trial.number, value.value, value.value_type)
-                    .join(value, value.trial_id == trial.trial_id)
-                    .where(
-                        trial.study_id == study_id,
-                        trial.state == TrialState.COMPLETE,
-                        value.objective == 0,
-                    )
-                    .order_by(trial.number)
+            for number, stored, kind in session.execute(
+                select(trial.number, value.value, value.value_type)
+                .join(value, value.trial_id == trial.trial_id)
+                .where(
+                    trial.study_id == study_id,
+                    trial.state == TrialState.COMPLETE,
+                    trial.trial_id.not_in(infeasible_trials()),
                 )
-            ]
+                .order_by(trial.number, value.objective)
+            ):
+                found.setdefault(number, []).append(value.stored_repr_to_value(stored, kind))
+        return list(found.items())
 
     return database.patience.run(read)
 
 
-def count_diverged(database: Database, study_id: int) -> int:
-    """How many of the study's trials diverged."""
+def count_outcomes(database: Database, study_id: int) -> Counter[str]:
+    """How many of the study's trials of ours ended in each of `tuner.outcomes`."""
     attr, trial = models.TrialUserAttributeModel, models.TrialModel
 
-    def count(_again: bool) -> int:  # noqa: FBT001 - the callback's signature
+    def count(_again: bool) -> Counter[str]:  # noqa: FBT001 - the callback's signature
         with session_of(database) as session:
-            return session.scalars(
-                select(func.count())
-                .select_from(attr)
+            rows = session.execute(
+                select(attr.value_json, func.count())
                 .join(trial, trial.trial_id == attr.trial_id)
-                .where(
-                    trial.study_id == study_id,
-                    attr.key == OUTCOME_ATTR,
-                    attr.value_json == json.dumps(outcomes.DIVERGED),
-                )
-            ).one()
+                .where(trial.study_id == study_id, attr.key == OUTCOME_ATTR)
+                .group_by(attr.value_json)
+            ).all()
+        return Counter({str(json.loads(outcome)): number for outcome, number in rows})
 
     return database.patience.run(count)

@@ -11,6 +11,7 @@ import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
+from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES as METRIC_NAMES_ATTR
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
@@ -81,13 +82,15 @@ def register(  # noqa: PLR0913 - all that is kept of a study
     Raises:
         UsageError: another definition, seed, comparison or attribute is stored under this name.
     """
-    direction = StudyDirection[snapshot.direction.upper()]
+    directions = [StudyDirection[it.upper()] for it in snapshot.directions]
     with storage_errors(database.url):
         try:
-            study_id = database.storage.create_new_study([direction], name)
+            study_id = database.storage.create_new_study(directions, name)
         except DuplicatedStudyError:
             study_id = database.storage.get_study_id_from_name(name)
         _check_direction(database, study_id, name, snapshot)
+        if snapshot.more_objectives:  # as `optuna.Study.set_metric_names`
+            database.storage.set_study_system_attr(study_id, METRIC_NAMES_ATTR, snapshot.metrics)
     with locked_study(database, study_id) as session:
         uid = read_study_attr(session, study_id, ID_ATTR) or secrets.token_hex(6)
         warnings = _check_definition(session, study_id, name, snapshot)
@@ -176,10 +179,10 @@ def _add_sampler(session: Session, study_id: int, sampler: str | None) -> None:
 
 def _check_direction(database: Database, study_id: int, name: str, snapshot: Snapshot) -> None:
     stored = [it.name.lower() for it in database.storage.get_study_directions(study_id)]
-    if stored != [snapshot.direction]:
+    if stored != snapshot.directions:
         raise UsageError(
             f"The study {name!r} in {database.url} has the direction {', '.join(stored)}, and "
-            f"{snapshot.file} says {snapshot.direction}; {_OTHER_NAME}"
+            f"{snapshot.file} says {', '.join(snapshot.directions)}; {_OTHER_NAME}"
         )
 
 

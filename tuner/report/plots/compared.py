@@ -10,7 +10,13 @@ from tuner.report.factors import Factor
 from tuner.report.model import StudyModel
 from tuner.report.plots import theme, words
 from tuner.report.plots.facts import score_text, turned
-from tuner.report.results import DIVERGED, FAILED, PRUNED, Results
+from tuner.report.results import (
+    DIVERGED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    Results,
+)
 from tuner.report.scale import Scale
 from tuner.report.statistics.levels import CONFIDENCE, WIDENING
 from tuner.report.statistics.surrogate import Surrogate
@@ -37,6 +43,8 @@ def basis(results: Results, model: StudyModel, *sentences: str) -> str:
         )
     if results.count(DIVERGED):
         parts.append("diverged ones count as bad, not by how bad")
+    if results.count(INFEASIBLE):
+        parts.append("those that break a constraint are left out")
     if results.count(FAILED):
         parts.append("failed ones are left out")
     return words.basis_of(results, "; ".join(parts) + ".", *sentences)

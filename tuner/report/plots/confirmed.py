@@ -15,7 +15,15 @@ from tuner.report.factors import Factor
 from tuner.report.plots import theme, words
 from tuner.report.plots.best import opening_text, params_of
 from tuner.report.plots.facts import score_label, score_text, turned
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    Results,
+)
 from tuner.report.scale import Scale
 from tuner.report.statistics.intervals import Interval
 from tuner.report.statistics.paired import LEVEL, PairedComparison, Rival, compare
@@ -110,7 +118,7 @@ def pairs(confirm: Results) -> ConfirmedRuns:
     ended = dict.fromkeys(it for it in ended if frozenset(params[it]) in whole)
     labels = dict(zip(ended, _labels(confirm, [params[it] for it in ended]), strict=True))
     order = [it for it in ended if it in table]
-    lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, FAILED)]
+    lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, INFEASIBLE, FAILED)]
     return ConfirmedRuns(
         labels=[labels[it] for it in order],
         errors=table[order].to_numpy(float),

@@ -8,11 +8,12 @@ import pandas as pd
 from plotly import graph_objects as go
 
 from tuner import wording
+from tuner.dominance import not_beaten
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor
 from tuner.report.plots import theme
 from tuner.report.plots.facts import score_label, score_text
-from tuner.report.plots.pareto import MOST_POINTS, not_beaten
+from tuner.report.plots.pareto import MOST_POINTS
 from tuner.report.plots.words import (
     MOST_ROWS,
     axis_text,

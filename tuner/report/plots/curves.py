@@ -12,7 +12,15 @@ from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, words
 from tuner.report.plots.facts import score_text
-from tuner.report.results import COMPLETE, DIVERGED, FAILED, PRUNED, RUNNING, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    RUNNING,
+    Results,
+)
 from tuner.report.scale import Scale, scale_of
 
 _MOST_CURVES = 500
@@ -20,7 +28,7 @@ _MOST_POINTS = 20_000
 _MOST_LEVELS = 7  # of the factor; the others share a colour
 _FEWEST = 5  # complete trials for a correlation of ranks
 _EARLY = 0.2  # of the greatest step: where ranks are compared with those at the end
-_FADED = {PRUNED: 0.45, DIVERGED: 0.8, FAILED: 0.8, RUNNING: 0.8}
+_FADED = {PRUNED: 0.45, DIVERGED: 0.8, INFEASIBLE: 0.6, FAILED: 0.8, RUNNING: 0.8}
 
 
 @dataclass(frozen=True)

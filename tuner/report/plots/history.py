@@ -12,7 +12,16 @@ from tuner import wording
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, words
 from tuner.report.plots.facts import score_label, score_text, turned
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, RUNNING, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    RUNNING,
+    Results,
+)
 
 # Optuna's TPESampler draws its first trials at random.
 TPE_STARTUP = 10
@@ -21,6 +30,7 @@ _MOST_OTHERS = 1_000  # of each other outcome
 _MARKS: dict[str, dict[str, Any]] = {  # those behind first
     PRUNED: {"size": 7, "line": {"width": 1.2}},
     RUNNING: {"size": 9, "line": {"width": 1.5}},
+    INFEASIBLE: {"size": 7, "line": {"width": 1.2}},
     COMPLETE: {"size": 8},
     DIVERGED: {"size": 9},
     FAILED: {"size": 9},
@@ -62,7 +72,7 @@ def history(results: Results) -> Card:
 
 def _drawn(results: Results) -> _Drawn:
     shown = words.last_shown(results)
-    seen = shown[words.of_outcome(results, COMPLETE, PRUNED, RUNNING)].dropna()
+    seen = shown[words.of_outcome(results, COMPLETE, PRUNED, INFEASIBLE, RUNNING)].dropna()
     if seen.empty:
         seen = shown.dropna()
     if seen.empty:
@@ -228,6 +238,8 @@ def _treatment(results: Results) -> str:
             if results.steps_are_values
             else words.pruned_text(results).removesuffix(".")
         )
+    if results.count(INFEASIBLE):
+        parts.append("those that break a constraint never move it either")
     if results.count(*_EDGE):
         wrong = words.went_wrong(results)
         parts.append(f"at the top edge, whatever their value: {wrong}")

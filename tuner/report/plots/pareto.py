@@ -3,36 +3,19 @@
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 from plotly import graph_objects as go
 
+from tuner import wording
+from tuner.dominance import not_beaten
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme
 from tuner.report.plots.words import MOST_ROWS, subset, trials_text, with_params
-from tuner.report.results import COMPLETE, Results
+from tuner.report.results import COMPLETE, INFEASIBLE, Results
 from tuner.report.scale import Scale, scale_of
 
-Array = npt.NDArray[np.float64]
 # More dominated trials than that are drawn as a sample.
 MOST_POINTS = 2_000
-
-
-def not_beaten(points: Array) -> npt.NDArray[np.bool_]:
-    """Which points no other is at least as good as in everything and better in something.
-
-    Args:
-        points: (n, objectives), lower is better; without NaN.
-    """
-    unique, inverse = np.unique(points, axis=0, return_inverse=True)
-    kept = np.zeros(len(unique), dtype=bool)
-    # In this order no point is beaten by a later one.
-    left = np.arange(len(unique))
-    while len(left):
-        first, left = left[0], left[1:]
-        kept[first] = True
-        left = left[(unique[left] < unique[first]).any(axis=1)]
-    return kept[inverse.ravel()]
 
 
 def pareto(results: Results) -> Card:
@@ -54,7 +37,7 @@ def pareto(results: Results) -> Card:
     signs = np.array([1.0 if it == "minimize" else -1.0 for it in results.directions])
     best = pd.Series(not_beaten(values.to_numpy(float) * signs), values.index)
     dominated, sample = subset(best.index[~best], MOST_POINTS)
-    figure = _figure(values, shown, best, dominated, scales)
+    figure = _figure(results, values, shown, best, dominated)
     how_many = "both" if len(scales) == 2 else f"all {len(scales)}"
     finding = _finding(int(best.sum()), len(best), how_many)
     return Card(
@@ -62,8 +45,8 @@ def pareto(results: Results) -> Card:
         title=finding,
         reading=f"Lower left is better; of a filled trial no other is better in {how_many}.",
         basis=_basis(results, len(values), sample),
-        alt=f"Scatter plot of the first two objectives, of {len(scales)}. "
-        f"{finding}. {_ends(values, best)}",
+        alt=f"Scatter plot of {results.metrics[0]} and {results.metrics[1]}, of {len(scales)} "
+        f"objectives. {finding}. {_ends(results, values, best)}",
         figure=figure,
         table=_table(results, values, best),
         narrow={
@@ -78,7 +61,7 @@ def pareto(results: Results) -> Card:
 
 def _scales(results: Results, values: pd.DataFrame) -> list[Scale]:
     return [
-        scale_of(f"objective {place + 1}", direction, values[place])
+        scale_of(results.metrics[place], direction, values[place])
         for place, direction in enumerate(results.directions)
     ]
 
@@ -95,38 +78,43 @@ def _finding(best: int, count: int, how_many: str) -> str:
 
 def _basis(results: Results, complete: int, sample: str) -> str:
     left, more = len(results.trials) - complete, len(results.directions) > 2
-    verb = "is" if left == 1 else "are"
+    verb, infeasible = "is" if left == 1 else "are", results.count(INFEASIBLE)
+    broken = f", {infeasible:,} that break a constraint among them" if infeasible else ""
     parts = [
         f"{trials_text(results)}.",
-        f"{left:,} without a finite value of every objective {verb} left out." if left else "",
+        f"{left:,} without a finite value of every objective {verb} left out{broken}."
+        if left
+        else "",
         f"Of the beaten ones {sample}." if sample else "",
         "The first two objectives are drawn, the others are in the labels." if more else "",
     ]
     return " ".join(filter(None, parts))
 
 
-def _ends(values: pd.DataFrame, best: "pd.Series[bool]") -> str:
+def _ends(results: Results, values: pd.DataFrame, best: "pd.Series[bool]") -> str:
     front = values[best]
     return " ".join(
-        f"Objective {place + 1} of these is from {front[place].min():.4g} to "
+        f"{results.metrics[place]} of these is from {front[place].min():.4g} to "
         f"{front[place].max():.4g}."
         for place in front
     )
 
 
 def _figure(
+    results: Results,
     values: pd.DataFrame,
     shown: pd.DataFrame,
     best: "pd.Series[bool]",
     dominated: pd.Index,
-    scales: list[Scale],
 ) -> go.Figure:
+    scales = _scales(results, values)
     figure = theme.new_figure(
         xaxis=theme.value_axis(scales[0], float(shown[0].min()), float(shown[0].max())),
         yaxis=theme.value_axis(scales[1], float(shown[1].min()), float(shown[1].max())),
     )
     figure.add_trace(
         _marks(
+            results,
             values.loc[dominated],
             shown.loc[dominated],
             name=f"beaten ({int((~best).sum()):,})",
@@ -138,6 +126,7 @@ def _figure(
         figure.add_trace(_line(front))
     figure.add_trace(
         _marks(
+            results,
             values.loc[front.index],
             front,
             name=f"not beaten ({len(front):,})",
@@ -152,10 +141,12 @@ def _figure(
     return figure
 
 
-def _marks(values: pd.DataFrame, shown: pd.DataFrame, **more: Any) -> go.Scatter:
+def _marks(results: Results, values: pd.DataFrame, shown: pd.DataFrame, **more: Any) -> go.Scatter:
     lines = [
         f"trial {number}<br>"
-        + "<br>".join(f"objective {place + 1}: {it:.4g}" for place, it in enumerate(row))
+        + "<br>".join(
+            f"{name}: {wording.number(it)}" for name, it in zip(results.metrics, row, strict=True)
+        )
         for number, row in zip(values.index, values.to_numpy(float), strict=True)
     ]
     return go.Scatter(
@@ -181,7 +172,7 @@ def _line(front: pd.DataFrame) -> go.Scatter:
 
 def _table(results: Results, values: pd.DataFrame, best: "pd.Series[bool]") -> pd.DataFrame:
     """The trials that none beats, and as many others as a table holds."""
-    table = values.rename(columns={p: f"objective {p + 1}" for p in values})
+    table = values.rename(columns=dict(enumerate(results.metrics)))
     table.insert(0, "beaten", np.where(best, "no", "yes"))
     table = with_params(results, table)
     if len(table) > MOST_ROWS:

@@ -22,7 +22,14 @@ from tuner.report.plots.facts import (
     wall_seconds,
 )
 from tuner.report.plots.words import joined
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, PRUNED, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    ENDED,
+    INFEASIBLE,
+    PRUNED,
+    Results,
+)
 from tuner.report.scale import Scale, scale_of
 
 # Of more studies than that only the best and the worst are told.
@@ -106,7 +113,7 @@ def _common_scale(comparable: Sequence[Results]) -> Scale:
 
 def _run(results: Results, scale: Scale) -> _Run:
     ended = results.trials[results.trials["outcome"].isin(ENDED)].sort_values("end")
-    counted = ended["outcome"].isin((COMPLETE, PRUNED, DIVERGED))
+    counted = ended["outcome"].isin((COMPLETE, PRUNED, DIVERGED, INFEASIBLE))
     shown = pd.Series(scale.shown(ended["value"]), ended.index)
     shown = shown.where((ended["outcome"] == COMPLETE) & np.isfinite(shown))
     return _Run(

@@ -17,7 +17,15 @@ from plotly import graph_objects as go
 
 from tuner import wording
 from tuner.report.plots.ticks import value_ticks
-from tuner.report.results import COMPLETE, DIVERGED, FAILED, PRUNED, RUNNING, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    RUNNING,
+    Results,
+)
 from tuner.report.scale import Scale
 
 # By role. Contrast on the surface at least 3:1 for marks and 4.5:1 for words.
@@ -30,6 +38,7 @@ LIGHT = {
     "pruned": "#9aa3a8",
     "failed": "#d55e00",
     "diverged": "#b8860b",
+    "infeasible": "#8a4fa3",
     "running": "#0072b2",
 }
 DARK = {
@@ -41,6 +50,7 @@ DARK = {
     "pruned": "#75838b",
     "failed": "#ff8a3d",
     "diverged": "#e3b341",
+    "infeasible": "#c99ae0",
     "running": "#6bb8ee",
 }
 # Levels of a factor: Okabe and Ito's colours (jfly.uni-koeln.de/color), the yellow darkened to be
@@ -52,11 +62,12 @@ DARK_LEVELS = (
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "star", "x", "hexagon")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 # Outcomes are told apart by a hatch as well as by colour, where an area shows them.
-HATCHES = {COMPLETE: "", PRUNED: "/", DIVERGED: ".", FAILED: "x", RUNNING: ""}
+HATCHES = {COMPLETE: "", PRUNED: "/", DIVERGED: ".", INFEASIBLE: "-", FAILED: "x", RUNNING: ""}
 OUTCOME_SYMBOLS = {
     COMPLETE: "circle",
     PRUNED: "circle-open",
     DIVERGED: "triangle-up",
+    INFEASIBLE: "square-open",
     FAILED: "x",
     RUNNING: "diamond-open",
 }

@@ -14,7 +14,15 @@ from tuner import wording
 from tuner.report.factors import Factor
 from tuner.report.plots.facts import by_outcome, score_label, score_text, turned
 from tuner.report.plots.theme import plain, short
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    Results,
+)
 from tuner.report.scale import Scale
 
 # Parameters in a hover text.
@@ -195,6 +203,10 @@ def trial_table(results: Results) -> pd.DataFrame:
 
 
 def went_wrong(results: Results) -> str:
-    """How many trials diverged and failed, in words: "" if none."""
-    counts = [(results.count(DIVERGED), "diverged"), (results.count(FAILED), "failed")]
+    """How many trials diverged, broke a constraint and failed, in words: "" if none."""
+    counts = [
+        (results.count(DIVERGED), "diverged"),
+        (results.count(INFEASIBLE), "broke a constraint"),
+        (results.count(FAILED), "failed"),
+    ]
     return joined([f"{count:,} {word}" for count, word in counts if count])
