@@ -38,7 +38,10 @@ TITLES = re.findall(r"^### (.+)$", HOW_TO, re.MULTILINE)
 IMAGES, MODEL, OBJECTIVE = "own images", "own model", "own objective"
 POSTGRESQL, HOSTS, GPU, NOTEBOOK = "PostgreSQL", "several hosts", "GPU", "notebook"
 # Theirs are files of studies/, which tests/finetune/test_studies.py runs on few images.
-OF_STUDIES = {"other images": "fashion_mnist", "training itself": "mnist_strategies"}
+OF_STUDIES = {
+    "other images": "fashion_mnist", "training itself": "mnist_strategies",
+    "error against size": "mnist_size",
+}  # fmt: skip
 TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, NOTEBOOK)
 A_DAEMON = "python -m tuner.worker"
 
@@ -83,6 +86,15 @@ def parts_of(words: str) -> list[Part]:
 def normal(text: str) -> str:
     """A text whose numbers are all the same, and its spaces."""
     return re.sub(r" +", " ", re.sub(r"\d+(?:[.,]\d+)*", "0", text))
+
+
+@pytest.mark.parametrize("words", [IMAGES, MODEL, OBJECTIVE])
+def test_the_study_files_are_there_as_they_stand_here(words: str) -> None:
+    files = {part.file: part.text for part in parts_of(words) if part.file}
+    studies = {name: text for name, text in files.items() if name.startswith("studies/")}
+    assert len(studies) == 1
+    for name, text in studies.items():
+        assert (ROOT / name).read_text() == text
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,12 @@ def test_a_net_that_is_too_large_is_not_trained(digits, cache, monkeypatch):
         assert module.task.parameters(filters=filters, stages=2, units=64) == model.count_params()
 
 
+HOW_TOS = {"digits", "my_images", "my_net"}
+"""These are the README's, with images of their own: `tests/e2e/test_howto.py` runs them."""
+
+
 def test_every_study_is_here():
-    assert [path.stem for path in FILES] == sorted(CHOSEN)
+    assert [path.stem for path in FILES] == sorted({*CHOSEN, *HOW_TOS})
 
 
 @pytest.mark.parametrize(
