@@ -105,6 +105,7 @@ def dry_run(settings: RunSettings, console: Console) -> None:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     plan = _plan(settings, console)
+    settings = plan.settings
     name = settings.study
     there = f", {plan.ended} there already" if plan.stored else ""
     console.print(

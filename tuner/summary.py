@@ -117,14 +117,20 @@ def _command_for_more(board: Scoreboard, settings: RunSettings) -> Text:
 
 
 def _front_rows(board: Scoreboard) -> list[tuple[str, Text]]:
-    """With several objectives: trials that no other beats, spread evenly over them."""
+    """With several objectives: trials that no other beats, spread evenly over them.
+
+    Of those with the same values the first one.
+    """
     sign = 1 if board.snapshot.direction == "minimize" else -1
-    front = sorted(board.front, key=lambda number: (sign * board.front[number][0], number))
+    first: dict[tuple[float, ...], int] = {}
+    for number in sorted(board.front):
+        first.setdefault(tuple(board.front[number]), number)
+    front = sorted(first.items(), key=lambda it: (sign * it[0][0], it[1]))
     count = min(len(front), _MOST_OF_FRONT)
     places = sorted({round(it * (len(front) - 1) / max(1, count - 1)) for it in range(count)})
     rows = [
-        ("" if index else "not beaten", Text(f"{board.scores(board.front[it])} (trial {it})"))
-        for index, it in enumerate(front[place] for place in places)
+        ("" if index else "not beaten", Text(f"{board.scores(values)} (trial {number})"))
+        for index, (values, number) in enumerate(front[place] for place in places)
     ]
     words = "no other trial is as good in everything and better in something"
     more = f"{len(front) - count} more: {words}" if len(front) > count else words

@@ -101,6 +101,56 @@ def test_the_history_is_the_best_so_far_also_of_trials_that_were_there() -> None
     assert board.best_curve(0) == []
 
 
+def two_objectives() -> Scoreboard:
+    """Begun with two trials, of which one is beaten by the first of four new ones."""
+    snapshot = Snapshot(
+        None, "error", "minimize", 20, "s.py", "h", more_objectives=(("accuracy", "maximize"),)
+    )
+    board = Scoreboard("mnist", snapshot, 7)
+    there = [(0, [0.5, 0.75]), (1, [0.25, 0.5])]
+    board.begin(StudyProgress({}, [], [], None), None, {"infeasible": 1}, there)
+    assert board.front == dict(there)
+    new = [
+        dataclasses.replace(GOOD, number=2, values=[0.125, 0.5]),
+        dataclasses.replace(GOOD, number=3, values=[0.0, 0.9], outcome="infeasible"),
+        dataclasses.replace(CUT, number=4, values=[]),
+        dataclasses.replace(GOOD, number=5, values=[0.125, 0.5]),
+        dataclasses.replace(GOOD, number=6, values=[0.6, 0.6]),
+    ]
+    counts = {TrialState.COMPLETE: 6, TrialState.PRUNED: 1}
+    board.update(StudyProgress(counts, new, [], None))
+    return board
+
+
+def test_of_several_objectives_the_trials_that_no_other_beats_are_kept() -> None:
+    board = two_objectives()
+    assert board.best is None
+    assert board.front == {0: [0.5, 0.75], 2: [0.125, 0.5], 5: [0.125, 0.5]}
+    assert board.infeasible == 2
+    target, text = console(100)
+    summarise(target, board, SETTINGS, "sqlite:///tuner.db", 125.0)
+    lines = [line.strip() for line in text.getvalue().splitlines()]
+    assert "2 of them break a constraint" in lines
+    place = lines.index("not beaten  error 0.125, accuracy 0.5 (trial 2)")
+    assert lines[place + 1] == "error 0.5, accuracy 0.75 (trial 0)"  # trial 5 is as trial 2
+    assert lines[place + 2].startswith("no other trial is as good in everything")
+    target, text = console(200)
+    new = [dataclasses.replace(GOOD, number=2, values=[0.125, 0.5])]
+    PlainDisplay(target).show(board, new)
+    assert "completed: error 0.125, accuracy 0.5," in text.getvalue()
+    assert text.getvalue().strip().endswith("3 trials not beaten")
+
+
+def test_of_a_large_front_some_trials_are_named_spread_over_it() -> None:
+    board = two_objectives()
+    board.front = {number: [number / 100, number / 50] for number in range(40)}
+    target, text = console(100)
+    summarise(target, board, SETTINGS, "sqlite:///tuner.db", 125.0)
+    named = re.findall(r"accuracy \S+ \(trial (\d+)\)", text.getvalue())
+    assert named == ["0", "6", "13", "20", "26", "32", "39"]
+    assert "33 more: no other trial" in text.getvalue()
+
+
 def test_plain_lines() -> None:
     target, text = console(80)
     PlainDisplay(target).show(board_of(ALL), ALL)

@@ -1,5 +1,6 @@
 """The live panel: lines that fit any terminal, for workers here and elsewhere."""
 
+import dataclasses
 import itertools
 import time
 
@@ -85,6 +86,18 @@ def test_a_line_for_each_worker_with_trial_epoch_value_and_seconds() -> None:
     ]
     assert lines[9].startswith("best val_error 0.0075 (trial 0)  █")
     assert lines[10] == f"  {wording.params(PARAMS)}"
+
+
+def test_of_several_objectives_each_ones_best_is_shown() -> None:
+    board = board_of([], [])
+    board.best = None
+    board.snapshot = dataclasses.replace(board.snapshot, more_objectives=(("size", "maximize"),))
+    board.front = {3: [0.25, 100.0], 8: [0.5, 2_000.0]}
+    assert text_of(board, WIDE)[-3:] == [
+        "2 trials not beaten in val_error and size",
+        "  best val_error 0.25 (trial 3)",
+        "  best size 2000 (trial 8)",
+    ]
 
 
 def test_without_epochs_steps_are_shown() -> None:

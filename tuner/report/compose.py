@@ -78,8 +78,8 @@ def _chapter(material: Material) -> Chapter:
     made = [
         _section("verdict", lambda: _verdicts(material)),
         _section("confirmation", lambda: _confirmation(material)),
-        _section("search", lambda: _search(material)),
         _section("pareto", lambda: _pareto(results)),
+        _section("search", lambda: _search(material)),
         _section("factors", lambda: _comparisons(material)),
         _section("interactions", lambda: _dependence(material)),
         _section("curves", lambda: _curves(results)),

@@ -17,7 +17,7 @@ from tuner.report.cards import Card
 from tuner.report.compose import AnyCard, cards_of, mistake_cards
 from tuner.report.figures import titled
 from tuner.report.material import Material
-from tuner.report.plots import best, expected, forest, history, leaders, words
+from tuner.report.plots import best, expected, forest, history, leaders, pareto, words
 from tuner.report.plots.facts import score_label, score_text, shown_best
 from tuner.report.reading import files_of, read_materials
 from tuner.storage import (
@@ -106,8 +106,16 @@ def _figure_json(card: Card) -> str:
 
 
 def _telling(material: Material) -> list[AnyCard]:
-    """The search, its best trials, their model's mistakes, the factor with the surest verdict."""
+    """The search, its best trials, their model's mistakes, the factor with the surest verdict.
+
+    Of several objectives: the trials that no other beats, and the search.
+    """
     results = material.results
+    if len(results.directions) > 1:
+        return [
+            *cards_of("pareto", "Pareto front", lambda: pareto.pareto(results)),
+            *cards_of("history", "Search", lambda: history.history(results)),
+        ]
     cards = [
         *cards_of("history", "Search", lambda: history.history(results)),
         *cards_of("leaders", "Best trials", lambda: leaders.leaders(results)),

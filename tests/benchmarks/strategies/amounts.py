@@ -1,6 +1,6 @@
 r"""Where do pretraining and freezing pay: with 500, 5,000 or 50,000 training images?
 
-python -m tuner.run --study tests/benchmarks/strategies/amounts.py --trials 54 \
+python -m tuner.run --study tests/benchmarks/strategies/amounts.py --trials 27 \
     --compare train_images
 """
 

@@ -77,7 +77,7 @@ def shown_best(results: Results) -> float:
 
 def _best(results: Results) -> Fact:
     if len(results.directions) > 1:
-        return Fact("Objectives", str(len(results.directions)), "no single best trial")
+        return Fact("Objectives", str(len(results.directions)), " and ".join(results.metrics))
     scale = results.scale
     label = f"Best {score_label(scale)}"
     if results.best is None:

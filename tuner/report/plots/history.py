@@ -227,7 +227,7 @@ def _equal(results: Results, drawn: _Drawn) -> int:
 def _hollow(results: Results) -> str:
     if not results.steps_are_values:
         return ""
-    return " Hollow marks are trials that did not run to the end, at their last value."
+    return " Hollow circles are trials that did not run to the end, at their last value."
 
 
 def _treatment(results: Results) -> str:
