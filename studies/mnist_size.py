@@ -14,7 +14,7 @@ import optuna
 from keras import layers
 from optuna import distributions
 
-from tuner.finetune import SCHEDULES, BatchNormalization, FineTune, error_of, mnist, mnist_test
+from tuner.finetune import SCHEDULES, BatchNormalization, FineTune, error_of, mnist
 
 MOST_PARAMETERS = 100_000
 
@@ -23,7 +23,6 @@ direction = ("minimize", "minimize")
 max_step = 20  # steps are quarter epochs
 steps_per_epoch = 4
 data = "MNIST, handwritten digits, by Y. LeCun and C. Cortes; CC BY-SA 3.0"
-test_images = 10_000
 space: dict[str, distributions.BaseDistribution] = {
     "learning_rate": distributions.FloatDistribution(3e-4, 3e-2, log=True),
     "filters": distributions.CategoricalDistribution((4, 8, 16, 32)),
@@ -84,8 +83,3 @@ def validate(model_file: Path) -> dict[str, float]:
     digits = mnist()
     images, labels = digits.validation_images, digits.validation_labels
     return {"validation_error": error_of(model_file, images, labels)}
-
-
-def test(model_file: Path) -> dict[str, float]:
-    """Only a confirmation asks for it."""
-    return {"test_error": error_of(model_file, *mnist_test())}

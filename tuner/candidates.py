@@ -123,7 +123,7 @@ def to_take_over(
                 f"none of its {len(found)} complete trials has parameters within the space of "
                 f"{snapshot.file}."
                 if found
-                else "none of its trials is complete."
+                else "none of its trials is complete and keeps to its constraints."
             )
         )
     return chosen[:TAKEN_OVER]

@@ -16,12 +16,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
 from tuner.artifacts import Artifacts, open_store
+from tuner.dominance import not_beaten
 from tuner.errors import StudyGone, TunerError, UsageError
 from tuner.flags import Given
 from tuner.settings import artifacts_of, resolve_storage
@@ -160,7 +162,7 @@ def _stays(studies: list[KeptStudy], wanted: set[int], keep: int) -> dict[str, b
     """Of each file that is named, whether it stays: whether any study needs it."""
     stays: dict[str, bool] = {}
     for study in studies:
-        complete = [it for it in study.trials if it.value is not None]
+        complete = [it for it in study.trials if it.values is not None]
         losing = {it.number for it in complete} - _best(study, complete, keep)
         for trial in study.trials:
             stay = study.study_id not in wanted or trial.number not in losing
@@ -170,12 +172,16 @@ def _stays(studies: list[KeptStudy], wanted: set[int], keep: int) -> dict[str, b
 
 
 def _best(study: KeptStudy, complete: list[KeptTrial], keep: int) -> set[int]:
-    """Numbers of the trials that keep their files."""
+    """Numbers of the trials that keep their files; of several objectives those none beats."""
 
     def rank(trial: KeptTrial) -> tuple[bool, float, int]:
-        value = trial.value or 0.0
-        return not trial.feasible, (-value if study.maximize else value), trial.number
+        return not trial.feasible, study.signs[0] * (trial.values or [0.0])[0], trial.number
 
+    if len(study.signs) > 1:
+        weighed = [it for it in complete if it.feasible and it.values]
+        points = np.array([it.values for it in weighed], float).reshape(-1, len(study.signs))
+        kept = not_beaten(points * study.signs)
+        return {it.number for it, stays in zip(weighed, kept, strict=True) if stays}
     ranked = sorted(complete, key=rank)
     best = {it.number for it in ranked[:keep]}
     if study.confirms:

@@ -206,7 +206,9 @@ class _Launch:
         for warning in record.warnings:
             self.display.note(warning)
         found = self.loading.snapshot
-        shown = replace(found, metric=enrolled.metric) if enrolled.metric else found
+        shown = (
+            replace(found, metric=enrolled.metric, more_objectives=()) if enrolled.metric else found
+        )
         reader, board, request = self._open(shown, record)
         if request is not None and not self.settings.detach:
             with closing_request(self.database, record.study_id, request):

@@ -99,7 +99,8 @@ def check(settings: RunSettings, snapshot: Snapshot) -> None:
             f"{snapshot.file} has {several} objectives, of which Optuna prunes nothing: its "
             f"pruners compare one value; leave --pruner {settings.pruner} out."
         )
-    check_search(settings.sampler, settings.pruner, snapshot, settings.trials)
+    pruner = pruner_for(snapshot, settings.pruner)
+    check_search(settings.sampler, pruner, snapshot, settings.trials)
     if settings.compare is not None:
         check_compare(
             settings.compare, settings.sampler, settings.pruner, snapshot, settings.trials

@@ -41,7 +41,8 @@ def _tell(recorded: Recorded, again: Rerun, compared: Compared, console: Console
     console.print()
     console.print(_table(compared, recorded.stored.snapshot))
     console.print()
-    count = wording.count(len(compared.pairs) - 1, "reported value")
+    reported = sum(it.step is not None for it in compared.pairs)
+    count = wording.count(reported, "reported value")
     color = "bold green" if compared.sameness is not Sameness.DIFFERENT else "bold red"
     sentence = f"{recorded.title} is {compared.sameness} ({count}, the final one"
     sentence += f"{_weights(recorded, again)})."
@@ -75,8 +76,11 @@ def _table(compared: Compared, snapshot: Snapshot | None) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for head in ("at", "recorded", "now", "difference"):
         table.add_column(head, justify="left" if head == "at" else "right", no_wrap=True)
+    ends = iter(snapshot.metrics if snapshot and snapshot.more_objectives else ())
     for pair in excerpt(compared.pairs, MOST_ROWS):
         at = "the end"
+        if pair.step is None and (metric := next(ends, None)):
+            at = f"the end, {metric}"
         if pair.step is not None:
             limits = (snapshot.max_step, snapshot.steps_per_epoch) if snapshot else (None, None)
             at = wording.progress_of(pair.step, *limits)

@@ -29,7 +29,7 @@ class Pair:
     """A value as it was recorded and as it is now.
 
     Attributes:
-        step: at which it was reported; None for the final value.
+        step: at which it was reported; None for a final value.
         recorded: NaN or None where there was none.
         now: likewise.
     """

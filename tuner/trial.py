@@ -82,6 +82,7 @@ class ClaimedTrial(optuna.Trial):
 
     Attributes:
         stored_steps: steps that an earlier worker reported.
+        stores_steps: whether reports are stored: not with several objectives.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class ClaimedTrial(optuna.Trial):
     ) -> None:
         super().__init__(study, trial_id)
         self.stored_steps = frozenset(self._cached_frozen_trial.intermediate_values)
+        self.stores_steps = len(study.directions) == 1
         self.checkpoint = checkpoint
         self.outputs = outputs
         self.unwritten_attrs: dict[str, Any] = {}
@@ -112,7 +114,7 @@ class ClaimedTrial(optuna.Trial):
         """
         interrupt.check()
         self._catching_up = step < max(self.stored_steps, default=step)
-        if step not in self.stored_steps and not self._has_several_objectives:
+        if step not in self.stored_steps and self.stores_steps:
             super().report(value, step)
         elif self._row is not None and not self._row.may_go_on():
             raise interrupt.HandBack
@@ -136,7 +138,7 @@ class ClaimedTrial(optuna.Trial):
 
     def should_prune(self) -> bool:
         """Whether to stop here, see `optuna.Trial.should_prune`."""
-        if self._catching_up or self._has_several_objectives:
+        if self._catching_up or not self.stores_steps:
             return False
         frozen = self._cached_frozen_trial
         if frozen.last_step is not None and frozen.system_attrs.get(PRUNED_AT) == frozen.last_step:
@@ -191,10 +193,6 @@ class ClaimedTrial(optuna.Trial):
         """Those that were set, see `optuna.Trial.constraints`."""
         there = self._cached_frozen_trial.system_attrs
         return _get_constraints_from_system_attrs({**there, **self.unwritten_constraints})
-
-    @property
-    def _has_several_objectives(self) -> bool:
-        return len(self.study.directions) > 1
 
     @property
     def user_attrs(self) -> dict[str, Any]:

@@ -277,6 +277,19 @@ def test_wherever_a_trial_is_left_it_goes_on(
     assert caplog.messages == lines
 
 
+def test_it_goes_on_where_no_value_is_stored(task, path, watch, uninterrupted_adam):
+    """With several objectives a database holds no step's value."""
+    attempts = [Attempt(path, {}, leave={("report", 3): interrupt.HandBack()}), Attempt(path, {})]
+    for attempt in attempts:
+        attempt.stores_steps = False
+    with pytest.raises(interrupt.HandBack):
+        run(task, attempts[0])
+    watch.trained = 0
+    assert run(task, attempts[1]) == uninterrupted_adam[3][0][4]
+    assert watch.trained == 5
+    assert attempts[1].user_attrs["weights_hash"] == weights_hash(uninterrupted_adam[3][1])
+
+
 def test_it_goes_on_where_epochs_are_no_number_of_steps(task, path, watch):
     more = {"epochs": 8, "train_images": 64}  # 16 batches in 4 steps
     expected = uninterrupted(task, **more)

@@ -209,6 +209,31 @@ def test_the_best_stay_with_what_can_be_resumed(
     check_the_best_stay(database, database_url, Shelf(tmp_path / "store"))
 
 
+def test_of_several_objectives_those_stay_that_none_beats(sqlite: Database, tmp_path: Path) -> None:
+    shelf = Shelf(tmp_path / "store")
+    snapshot = Snapshot(
+        None, "error", "minimize", None, "study.py", "h", more_objectives=(("score", "maximize"),)
+    )
+    record = register(sqlite, "both", snapshot, seed=1, search={})
+    store = Artifacts(shelf.store, "both", record.uid)
+    claims = Claims(sqlite, record.study_id)
+    for values, constraint in (
+        ([0.3, 0.9], -1.0), ([0.2, 0.5], 0.0), ([0.25, 0.4], -1.0), ([0.1, 0.99], 2.0),
+    ):  # fmt: skip
+        claim = claimed(sqlite, record, store)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "model.keras").write_text(f"{values}")
+            files = store.upload(Path(folder))
+        more = {**files, "constraints:size": constraint}
+        assert claims.finish(claim, ME, TrialState.COMPLETE, values, {}, more)
+    shelf.age(*(it.name for it in store.files()))
+    said = cleaned(shelf, sqlite.url)
+    assert "deleted studies" not in said
+    assert texts(shelf, store) == ["[0.2, 0.5]", "[0.3, 0.9]"]
+    study = optuna.load_study(study_name="both", storage=sqlite.storage)
+    assert [it.number for it in study.best_trials] == [0, 1]
+
+
 def test_the_best_stay_in_a_bucket(sqlite: Database, in_bucket: Shelf) -> None:
     check_the_best_stay(sqlite, sqlite.url, in_bucket)
 

@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -230,6 +231,23 @@ def test_who_only_looks_heeds_the_locks_of_another_program(tmp_path: Path) -> No
             pytest.raises(sqlite3.OperationalError, match="database is locked"),
         ):
             it.execute("SELECT count(*) FROM studies")
+
+
+def test_the_journal_of_a_killed_writer_is_rolled_back(tmp_path: Path) -> None:
+    """Of a file of Optuna's own, which has a rollback journal."""
+    path, copy = tmp_path / "optuna.db", tmp_path / "copy.db"
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="theirs")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("PRAGMA cache_size=1")  # what is written goes into the file at once
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE big (text)")
+        writer.execute("INSERT INTO big VALUES (zeroblob(1000000))")
+        shutil.copy(f"{path}-journal", f"{copy}-journal")
+        shutil.copy(path, copy)
+    for read_only in (False, True):  # who may not write cannot roll it back
+        looking = open_database(f"sqlite:///{copy}", create=False, read_only=read_only)
+        assert [it.study_name for it in looking.storage.get_all_studies()] == ["theirs"]
+        looking.close()
 
 
 def test_who_only_looks_at_ours_leaves_no_log(tmp_path: Path) -> None:

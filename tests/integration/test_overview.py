@@ -24,10 +24,12 @@ from tuner.storage import (
     Claim,
     Claims,
     Database,
+    ProgressReader,
     RequestState,
     StudyOverview,
     change_request,
     close_reached,
+    count_outcomes,
     find_best,
     find_study,
     open_database,
@@ -213,6 +215,36 @@ def test_the_best_keeps_to_every_constraint(database: Database, direction: str) 
     assert best.number == number == study.best_trial.number
     assert [it for it, _ in read_complete_values(database, study_id)] == [0, 2, 3, 6]
     assert read_contents(database, study_id).infeasible == {1, 4, 5, 7}
+
+
+def test_constraints_of_a_samplers_function_are_heeded(database: Database) -> None:
+    """They are a list, as Optuna kept them before `set_constraint`."""
+    study = foreign(database, "listed", "minimize")
+    for value, listed in ((1.0, [-1.0, 0.5]), (3.0, [0.0, -2.0]), (2.0, [1e-9]), (4.0, [])):
+        study.add_trial(create_trial(value=value, system_attrs={"constraints": listed}))
+    assert overview(database, "listed").best == BestTrial(1, 3.0)
+    study_id = find_study(database, "listed")
+    assert read_contents(database, study_id).infeasible == {0, 2}
+    progress = ProgressReader(database, study_id).read()
+    assert [it.outcome for it in progress.new] == ["infeasible", "", "infeasible", ""]
+    assert count_outcomes(database, study_id)["infeasible"] == 2
+
+
+def test_a_refused_run_leaves_the_names_of_objectives(database: Database) -> None:
+    def named(*metrics: str) -> Snapshot:
+        more = tuple((it, "minimize") for it in metrics[1:])
+        return Snapshot(None, metrics[0], "minimize", None, "s.py", "h", more_objectives=more)
+
+    register(database, "both", named("error", "size"), seed=1, search={})
+    with pytest.raises(UsageError, match="metric is 'time' and 'memory' and was 'error' and 'size"):
+        register(database, "both", named("time", "memory"), seed=1, search={})
+    study = optuna.load_study(study_name="both", storage=database.storage)
+    assert study.metric_names == ["error", "size"]
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        study.set_metric_names(["my error", "my size"])
+    register(database, "both", named("error", "size"), seed=1, search={})
+    study = optuna.load_study(study_name="both", storage=database.storage)
+    assert study.metric_names == ["my error", "my size"]
 
 
 def test_several_objectives_have_no_best(database: Database) -> None:

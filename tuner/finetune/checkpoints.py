@@ -121,8 +121,9 @@ def take_up(
     """Go on from the trial's checkpoint; where there is none, or none that fits, from the start.
 
     Args:
-        trial: may have the attributes ``checkpoint``, where it is kept or the path of its file, and
-            ``stored_steps``, the steps whose values the database holds.
+        trial: may have the attributes ``checkpoint``, where it is kept or the path of its file,
+            ``stored_steps``, the steps whose values the database holds, and ``stores_steps``,
+            whether it holds any.
         run: at its start.
         init: how its weights were drawn.
         base_hash: of the pretrained base.
@@ -141,7 +142,8 @@ def take_up(
     try:
         header, values = _read(path, identity)
         judged = {step for step in report_at if step <= header["judged"]}
-        if lost := judged - getattr(trial, "stored_steps", frozenset()):
+        lost = judged - getattr(trial, "stored_steps", frozenset())
+        if lost and getattr(trial, "stores_steps", True):
             raise ValueError(f"the database lacks the value of step {min(lost)}")
         progress.put_back(header, values)
     except _UNUSABLE as error:

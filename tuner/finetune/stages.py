@@ -91,7 +91,8 @@ def check_stages(model: keras.Model, stages: Sequence[str]) -> None:
             names = ", ".join(layer.name for layer in model.layers if layer.weights)
             raise UsageError(
                 f"No layer of the model belongs to the stage {stage!r}: a layer's name must be the "
-                f"stage's, or begin with it and an underscore. Layers with weights: {names}."
+                "stage's, or begin with it and an underscore; or the study names the layers of "
+                f"each stage. Layers with weights: {names}."
             )
     if len(weights_of(model, stages)) == len(model.weights):
         raise UsageError(

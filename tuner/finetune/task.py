@@ -171,11 +171,21 @@ class FineTune:
         return self._make_trainer(options, self._source)
 
     def _make_trainer(self, options: Mapping[str, Any], images: Images) -> Trainer:
+        """What trains the model with these options.
+
+        Raises:
+            UsageError: see `_build`; or the model is not for the images or has not these stages.
+        """
+        trainer = Trainer(functools.partial(self._build, options), images)
+        name_stages(trainer.model, self.stages)
+        check_stages(trainer.model, self._stages)
+        return trainer
+
+    def _build(self, options: Mapping[str, Any]) -> keras.Model:
         """Build the model with these options.
 
         Raises:
-            UsageError: the model's function does not take them, or the model is not for the images
-                or has not these stages.
+            UsageError: the model's function does not take them.
         """
         try:
             inspect.signature(self.model).bind(**options)
@@ -184,10 +194,7 @@ class FineTune:
                 f"The model's function does not take {', '.join(options) or 'no options'} "
                 f"({error}): give it parameters of these names, with defaults."
             ) from None
-        trainer = Trainer(functools.partial(self.model, **options), images)
-        name_stages(trainer.model, self.stages)
-        check_stages(trainer.model, self._stages)
-        return trainer
+        return self.model(**options)
 
     def prepare(self) -> None:
         """Load the images, build the model, and train the base or load it.
@@ -209,7 +216,7 @@ class FineTune:
             UsageError: as in `run`.
         """
         with self._one_run:
-            return int(self._trainer_of(options, self._images).model.count_params())
+            return int(self._build(options).count_params())
 
     def footprint(self) -> list[Kept]:
         """What this task keeps on the disk; looked at only, nothing is trained or written.

@@ -1,12 +1,13 @@
 """Which trial is the best: of those that ran to their end and keep to every constraint."""
 
+import json
 from dataclasses import dataclass
 
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.study._constrained_optimization import _CONSTRAINTS_KEY
 from optuna.trial import TrialState
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import BindParameter, Select, and_, bindparam, case, func, or_, select
 from sqlalchemy.orm import Session
 
 from tuner.storage.running import within
@@ -26,18 +27,28 @@ class BestTrial:
     value: float
 
 
-def infeasible_trials() -> Select[tuple[int]]:
-    """Ids of the trials that break a constraint, which `optuna.Trial.set_constraint` told.
+def infeasible_trials(session: Session) -> Select[tuple[int]]:
+    """Ids of the trials that break a constraint: one of its values is above 0.
 
-    By its text, for databases differ in turning one into a number: it is above 0 where there is no
-    sign and it is not 0. Constraints as Optuna kept them before version 5 are not looked at.
+    What `optuna.Trial.set_constraint` told is judged by its text, for databases differ in turning
+    one into a number: it is above 0 where there is no sign and it is not 0. What a sampler's
+    ``constraints_func`` gave is a list, which no database can look into.
     """
     attr = models.TrialSystemAttributeModel
-    return select(attr.trial_id).where(
+    lists = session.execute(
+        select(attr.trial_id, attr.value_json).where(attr.key == _CONSTRAINTS_KEY)
+    )
+    listed = [trial_id for trial_id, text in lists if any(it > 0 for it in json.loads(text))]
+    told = and_(
         attr.key.startswith(CONSTRAINT_PREFIX, autoescape=True),
         attr.value_json.not_like("-%"),
         attr.value_json.not_in(["0.0", "0"]),
     )
+    # Written out: a statement takes 32,766 variables in SQLite.
+    ids: BindParameter[list[int]] = bindparam(
+        "listed", listed, expanding=True, literal_execute=True
+    )
+    return select(attr.trial_id).where(or_(told, attr.trial_id.in_(ids)))
 
 
 def read_bests(session: Session, only: int | None) -> dict[int, BestTrial]:
@@ -72,7 +83,7 @@ def read_bests(session: Session, only: int | None) -> dict[int, BestTrial]:
         .where(
             trial.state == TrialState.COMPLETE,
             trial.study_id.not_in(several),
-            trial.trial_id.not_in(infeasible_trials()),
+            trial.trial_id.not_in(infeasible_trials(session)),
             within(trial.study_id, only),
         )
         .subquery()

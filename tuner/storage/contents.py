@@ -104,7 +104,7 @@ def _contents(session: Session, study_id: int) -> StudyContents:
         infeasible=frozenset(
             session.scalars(
                 select(trial.number).where(
-                    trial.study_id == study_id, trial.trial_id.in_(infeasible_trials())
+                    trial.study_id == study_id, trial.trial_id.in_(infeasible_trials(session))
                 )
             )
         ),

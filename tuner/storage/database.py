@@ -363,7 +363,9 @@ def _is_in_wal_mode(path: Path) -> bool:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_CANTOPEN and os.access(path, os.R_OK):
                 return True
-            raise
+            # A killed writer's journal: whoever may write rolls it back.
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
     return False
 
 

@@ -26,7 +26,7 @@ class KeptTrial:
 
     Attributes:
         state: in which it is.
-        value: of a complete trial, else None.
+        values: of a complete trial, one for each objective; else None.
         feasible: whether it keeps to every constraint.
         params: of a confirmation's trial: its parameters as text, equal for equal ones; else "".
         files: ids of the artifacts that a worker of ours stored.
@@ -35,7 +35,7 @@ class KeptTrial:
     trial_id: int
     number: int
     state: TrialState
-    value: float | None
+    values: list[float] | None
     feasible: bool
     params: str
     files: list[str]
@@ -43,18 +43,18 @@ class KeptTrial:
 
 @dataclass(frozen=True)
 class KeptStudy:
-    """A study of ours, with one objective, and its trials.
+    """A study of ours, and its trials.
 
     Attributes:
         uid: names it in the artifact store; a copy of a study has the same.
-        maximize: whether a greater value is better.
+        signs: of each objective: -1 where a greater value is better, else 1.
         confirms: whether it is a confirmation.
     """
 
     study_id: int
     name: str
     uid: str
-    maximize: bool
+    signs: list[int]
     confirms: bool
     trials: list[KeptTrial]
 
@@ -82,9 +82,11 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
     uid = read_study_attr(session, study_id, ID_ATTR)
     direction, trial = models.StudyDirectionModel, models.TrialModel
     directions = session.scalars(
-        select(direction.direction).where(direction.study_id == study_id)
+        select(direction.direction)
+        .where(direction.study_id == study_id)
+        .order_by(direction.objective)
     ).all()
-    if not isinstance(uid, str) or len(directions) != 1:
+    if not isinstance(uid, str):
         return None
     confirms = read_study_attr(session, study_id, CONFIRMS_ATTR) is not None
     rows = session.execute(
@@ -97,7 +99,7 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
     infeasible = set(
         session.scalars(
             select(trial.trial_id).where(
-                trial.study_id == study_id, trial.trial_id.in_(infeasible_trials())
+                trial.study_id == study_id, trial.trial_id.in_(infeasible_trials(session))
             )
         )
     )
@@ -106,7 +108,7 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
             trial_id=trial_id,
             number=number,
             state=state,
-            value=values.get(trial_id) if state == TrialState.COMPLETE else None,
+            values=values.get(trial_id) if state == TrialState.COMPLETE else None,
             feasible=trial_id not in infeasible,
             params=repr(params.get(trial_id, "")),
             files=files.get(trial_id, []),
@@ -114,19 +116,28 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
         for trial_id, number, state in rows
     ]
     return KeptStudy(
-        study_id, name, uid, directions[0] == StudyDirection.MAXIMIZE, confirms, trials
+        study_id,
+        name,
+        uid,
+        [-1 if it == StudyDirection.MAXIMIZE else 1 for it in directions],
+        confirms,
+        trials,
     )
 
 
-def _values(session: Session, study_id: int) -> dict[int, float]:
-    """Of each trial that has one; an infinity has no number in its row, only its kind."""
+def _values(session: Session, study_id: int) -> dict[int, list[float]]:
+    """Of each trial that has some; an infinity has no number in its row, only its kind."""
     trial, value = models.TrialModel, models.TrialValueModel
     rows = session.execute(
         select(value.trial_id, value.value, value.value_type)
         .join(trial, trial.trial_id == value.trial_id)
         .where(trial.study_id == study_id)
+        .order_by(value.trial_id, value.objective)
     )
-    return {trial_id: value.stored_repr_to_value(stored, kind) for trial_id, stored, kind in rows}
+    values: dict[int, list[float]] = {}
+    for trial_id, stored, kind in rows:
+        values.setdefault(trial_id, []).append(value.stored_repr_to_value(stored, kind))
+    return values
 
 
 def _files(session: Session, study_id: int, uid: str) -> dict[int, list[str]]:

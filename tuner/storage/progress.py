@@ -10,6 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 
+from tuner.outcomes import INFEASIBLE
 from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
 from tuner.storage.bests import infeasible_trials, read_bests
 from tuner.storage.database import Database, session_of, storage_errors
@@ -140,6 +141,7 @@ class ProgressReader:
 
 
 def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
+    broken = any(it > 0 for it in trial.constraints.values())  # also told by another program
     return FinishedTrial(
         number=trial.number,
         state=trial.state,
@@ -147,7 +149,7 @@ def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
         last_step=trial.last_step,
         seconds=_seconds(trial.datetime_start, trial.datetime_complete),
         params=dict(trial.params),
-        outcome=str(trial.user_attrs.get(OUTCOME_ATTR, "")),
+        outcome=INFEASIBLE if broken else str(trial.user_attrs.get(OUTCOME_ATTR, "")),
         reason=str(trial.user_attrs.get(REASON_ATTR, "")),
     )
 
@@ -191,7 +193,7 @@ def read_complete_values(database: Database, study_id: int) -> list[tuple[int, l
                 .where(
                     trial.study_id == study_id,
                     trial.state == TrialState.COMPLETE,
-                    trial.trial_id.not_in(infeasible_trials()),
+                    trial.trial_id.not_in(infeasible_trials(session)),
                 )
                 .order_by(trial.number, value.objective)
             ):
@@ -202,7 +204,10 @@ def read_complete_values(database: Database, study_id: int) -> list[tuple[int, l
 
 
 def count_outcomes(database: Database, study_id: int) -> Counter[str]:
-    """How many of the study's trials of ours ended in each of `tuner.outcomes`."""
+    """How many trials ended in each of `tuner.outcomes`, as far as we ran them.
+
+    Infeasible are those of other programs, too.
+    """
     attr, trial = models.TrialUserAttributeModel, models.TrialModel
 
     def count(_again: bool) -> Counter[str]:  # noqa: FBT001 - the callback's signature
@@ -213,6 +218,16 @@ def count_outcomes(database: Database, study_id: int) -> Counter[str]:
                 .where(trial.study_id == study_id, attr.key == OUTCOME_ATTR)
                 .group_by(attr.value_json)
             ).all()
-        return Counter({str(json.loads(outcome)): number for outcome, number in rows})
+            infeasible = session.scalars(
+                select(func.count())
+                .select_from(trial)
+                .where(
+                    trial.study_id == study_id,
+                    trial.state.in_([TrialState.COMPLETE, TrialState.PRUNED]),
+                    trial.trial_id.in_(infeasible_trials(session)),
+                )
+            ).one()
+        counts = Counter({str(json.loads(outcome)): number for outcome, number in rows})
+        return counts | Counter({INFEASIBLE: infeasible})
 
     return database.patience.run(count)

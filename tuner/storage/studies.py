@@ -12,7 +12,7 @@ from optuna.exceptions import DuplicatedStudyError
 from optuna.storages._rdb import models
 from optuna.study import StudyDirection
 from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES as METRIC_NAMES_ATTR
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from tuner.errors import UsageError
@@ -89,8 +89,6 @@ def register(  # noqa: PLR0913 - all that is kept of a study
         except DuplicatedStudyError:
             study_id = database.storage.get_study_id_from_name(name)
         _check_direction(database, study_id, name, snapshot)
-        if snapshot.more_objectives:  # as `optuna.Study.set_metric_names`
-            database.storage.set_study_system_attr(study_id, METRIC_NAMES_ATTR, snapshot.metrics)
     with locked_study(database, study_id) as session:
         uid = read_study_attr(session, study_id, ID_ATTR) or secrets.token_hex(6)
         warnings = _check_definition(session, study_id, name, snapshot)
@@ -105,6 +103,7 @@ def register(  # noqa: PLR0913 - all that is kept of a study
         _add_sampler(session, study_id, search.get("sampler"))
         write_study_attr(session, study_id, SEARCH_ATTR, search)
         write_study_attr(session, study_id, ID_ATTR, uid)
+        _name_objectives(session, study_id, snapshot)
         _forget_deleted_trials(session)
     return StudyRecord(study_id, name, kept_seed, uid, warnings, compare)
 
@@ -161,6 +160,17 @@ def preview(  # noqa: PLR0913 - what `register` is told
 _OTHER_NAME = (
     "choose another name with --study-name, or delete the study with `optuna delete-study`."
 )
+
+
+def _name_objectives(session: Session, study_id: int, snapshot: Snapshot) -> None:
+    """As `optuna.Study.set_metric_names`, for other programs; names that are there stay."""
+    attr = models.StudySystemAttributeModel
+    here = (attr.study_id == study_id, attr.key == METRIC_NAMES_ATTR)
+    if snapshot.more_objectives and session.scalar(select(attr.study_id).where(*here)) is None:
+        names = json.dumps(snapshot.metrics)
+        session.execute(
+            insert(attr).values(study_id=study_id, key=METRIC_NAMES_ATTR, value_json=names)
+        )
 
 
 def _forget_deleted_trials(session: Session) -> None:

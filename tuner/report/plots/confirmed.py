@@ -63,6 +63,7 @@ class ConfirmedRuns:
         params: of the configurations.
         scale: how the errors are shown.
         lost: how many runs ended without a value, of each configuration.
+        broken: how many runs broke a constraint, of each configuration.
         gone: labels of the configurations of which no run ended with a value: they are not here.
         lost_in_all: how many runs ended without a value, those of `gone`, too.
     """
@@ -73,6 +74,7 @@ class ConfirmedRuns:
     params: list[dict[str, object]]
     scale: Scale
     lost: list[int]
+    broken: list[int]
     gone: list[str]
     lost_in_all: int
 
@@ -97,7 +99,9 @@ def pairs(confirm: Results) -> ConfirmedRuns:
     Raises:
         CannotDraw: no run completed, no run says its seed, or there is a single seed.
     """
-    complete = confirm.trials.index[confirm.trials["outcome"] == COMPLETE]
+    # An infeasible run is measured as well: it ran to its end.
+    measured = confirm.trials["outcome"].isin([COMPLETE, INFEASIBLE])
+    complete = confirm.trials.index[measured & confirm.trials["value"].notna()]
     if complete.empty:
         raise CannotDraw("No run of the confirmation completed.")
     if SEED_ATTR not in confirm.attrs or confirm.attrs[SEED_ATTR][complete].isna().any():
@@ -118,7 +122,8 @@ def pairs(confirm: Results) -> ConfirmedRuns:
     ended = dict.fromkeys(it for it in ended if frozenset(params[it]) in whole)
     labels = dict(zip(ended, _labels(confirm, [params[it] for it in ended]), strict=True))
     order = [it for it in ended if it in table]
-    lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, INFEASIBLE, FAILED)]
+    lost = [keys[it] for it in words.of_outcome(confirm, PRUNED, DIVERGED, FAILED)]
+    broken = [keys[it] for it in words.of_outcome(confirm, INFEASIBLE)]
     return ConfirmedRuns(
         labels=[labels[it] for it in order],
         errors=table[order].to_numpy(float),
@@ -126,6 +131,7 @@ def pairs(confirm: Results) -> ConfirmedRuns:
         params=[params[it] for it in order],
         scale=scale,
         lost=[lost.count(it) for it in order],
+        broken=[broken.count(it) for it in order],
         gone=[labels[it] for it in ended if it not in table],
         lost_in_all=len(lost),
     )
@@ -232,6 +238,9 @@ def verdict_of(runs: ConfirmedRuns, comparison: PairedComparison) -> tuple[str, 
     if lost:
         of = wording.count(lost + comparison.runs[comparison.winner], "run")
         sentence += f"; {lost} of its {of} did not finish"
+    if broken := runs.broken[comparison.winner]:
+        of = wording.count(comparison.runs[comparison.winner], "run")
+        sentence += f"; {broken} of its {of} broke a constraint"
     return word, f"{sentence}."
 
 

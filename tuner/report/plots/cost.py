@@ -25,7 +25,7 @@ from tuner.report.plots.words import (
     went_wrong,
     with_params,
 )
-from tuner.report.results import COMPLETE, PRUNED, Results
+from tuner.report.results import COMPLETE, INFEASIBLE, PRUNED, Results
 
 # Factors with more levels give no colours that can be told apart.
 _MOST_COLOURS = len(theme.LEVELS)
@@ -161,6 +161,7 @@ def _basis(results: Results, sample: str) -> str:
         results,
         pruned_text(results),
         f"The {wrong} are not drawn." if wrong else "",
+        "Nor are those that break a constraint." if results.count(INFEASIBLE) else "",
         f"Of the others {sample}." if sample else "",
     )
 

@@ -14,7 +14,7 @@ from tuner.report.cards import CannotDraw, Card
 from tuner.report.factors import Factor, Knob
 from tuner.report.plots import theme, ticks, words
 from tuner.report.plots.facts import score_text
-from tuner.report.results import DIVERGED, Results
+from tuner.report.results import DIVERGED, INFEASIBLE, Results
 
 _MOST_LINES = 2_000
 _KEPT = 100  # of the best are drawn in any case
@@ -68,6 +68,7 @@ def parallel(results: Results) -> Card:
 
 def _drawn(results: Results) -> _Drawn:
     shown = words.last_shown(results).dropna()
+    shown = shown.drop(words.of_outcome(results, INFEASIBLE), errors="ignore")
     if shown.empty:
         msg = f"No trial has reported a value ({words.trials_text(results)})."
         raise CannotDraw(msg)

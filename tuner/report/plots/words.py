@@ -19,7 +19,6 @@ from tuner.report.results import (
     DIVERGED,
     ENDED,
     FAILED,
-    INFEASIBLE,
     PRUNED,
     Results,
 )
@@ -203,10 +202,6 @@ def trial_table(results: Results) -> pd.DataFrame:
 
 
 def went_wrong(results: Results) -> str:
-    """How many trials diverged, broke a constraint and failed, in words: "" if none."""
-    counts = [
-        (results.count(DIVERGED), "diverged"),
-        (results.count(INFEASIBLE), "broke a constraint"),
-        (results.count(FAILED), "failed"),
-    ]
+    """How many trials diverged and failed, in words: "" if none."""
+    counts = [(results.count(DIVERGED), "diverged"), (results.count(FAILED), "failed")]
     return joined([f"{count:,} {word}" for count, word in counts if count])
