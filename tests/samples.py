@@ -232,4 +232,8 @@ def in_memory(
             text = texts.get(id(kind)) or optuna.distributions.distribution_to_json(kind)
             rows["params"].append((number, param, kind.to_internal_repr(value), text))
         rows["attrs"] += [(number, key, json.dumps(it)) for key, it in trial.user_attrs.items()]
-    return results_of(StudyContents(name, list(directions), attrs or {}, **rows))
+    infeasible = frozenset(
+        number for number, it in enumerate(trials) if any(v > 0 for v in it.constraints.values())
+    )
+    contents = StudyContents(name, list(directions), attrs or {}, **rows, infeasible=infeasible)
+    return results_of(contents)

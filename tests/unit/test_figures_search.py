@@ -19,7 +19,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, TrialState
 from scipy import stats
 
-from tests.samples import BEGAN, OURS, SNAPSHOT, SPACE, STEPS, frozen, mnist_like
+from tests.samples import BEGAN, OURS, SNAPSHOT, SPACE, STEPS, frozen, in_memory, mnist_like
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme, ticks, words
 from tuner.report.plots.curves import curves
@@ -28,7 +28,16 @@ from tuner.report.plots.history import history
 from tuner.report.plots.parallel import parallel
 from tuner.report.plots.spending import spending
 from tuner.report.plots.timeline import timeline
-from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results, results_of
+from tuner.report.results import (
+    COMPLETE,
+    DIVERGED,
+    ENDED,
+    FAILED,
+    INFEASIBLE,
+    PRUNED,
+    Results,
+    results_of,
+)
 from tuner.report.scale import scale_of
 from tuner.report.statistics.rates import wilson
 from tuner.storage import StoredAttributes, StudyContents
@@ -593,3 +602,20 @@ def test_reasons_that_are_no_text_are_left_out() -> None:
     ]
     (card, *_) = cards_of(failures, study(trials))
     assert card.note == "Why trials failed: killed (signal 9): 1."
+
+
+def test_trials_that_break_a_constraint_are_the_best_nowhere() -> None:
+    trials = mnist_like()
+    for it in trials:
+        it.set_constraint("frozen", it.params.get("frozen_layers", 4) - 1.0)  # 0 and 1 keep to it
+    results = in_memory(trials, attrs=OURS)
+    allowed = {n for n, it in enumerate(trials) if it.params.get("frozen_layers", 4) <= 1}
+    complete = {n for n, it in enumerate(trials) if it.state == TrialState.COMPLETE}
+    assert results.count(INFEASIBLE) > 10
+    best = min(allowed & complete, key=lambda it: (trials[it].value, it))
+    assert results.best == best
+    line = next(it for it in history(results).figure.data if it.name == "best so far")
+    assert min(line.y) == trials[best].value
+    axis = next(it for it in parallel(results).figure.data[0].dimensions if "rozen" in it.label)
+    shown = words.last_shown(results).dropna().index
+    assert len(axis.values) == (results.trials["outcome"][shown] != INFEASIBLE).sum() < len(shown)
