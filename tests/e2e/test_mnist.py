@@ -133,7 +133,7 @@ def test_the_main_job_survives_three_kills(cache: str, tmp_path: Path) -> None:
         number = min(_at_work(path).keys() - killed)
         os.kill(_at_work(path)[number], signal.SIGKILL)
         killed.add(number)
-    out, err = process.communicate(timeout=900)
+    out, err = process.communicate(timeout=1_700)
     sys.stdout.write(out)
     assert process.returncode == 0, err
     assert {f"trial {number} is handed back" in out for number in killed} == {True}
