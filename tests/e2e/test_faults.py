@@ -92,7 +92,6 @@ def test_a_killed_supervisor_loses_nothing_and_the_same_command_goes_on(
 
 
 @ONE_DATABASE
-@pytest.mark.soak
 def test_a_daemon_finishes_what_a_killed_supervisor_left(
     database_url: str, commands: Commands
 ) -> None:
@@ -124,7 +123,6 @@ def test_sigterm_of_everything_at_once_hands_back_and_the_same_command_goes_on(
     assert any(len(tried) > 1 for tried in commands.witness.attempts().values())
 
 
-@pytest.mark.soak
 def test_eight_workers_share_one_sqlite_file(tmp_path: Path, commands: Commands) -> None:
     url = f"sqlite:///{tmp_path}/tuner.db"
     run = commands.run(url, 24, 8, STEP_SECONDS="0.15")
@@ -202,7 +200,6 @@ def the_gil_is_held(
 
 
 @ONE_DATABASE
-@pytest.mark.soak
 def test_an_objective_that_holds_the_gil_past_the_age_limit_keeps_its_trial(
     database_url: str, commands: Commands
 ) -> None:
@@ -382,7 +379,6 @@ def uninterrupted_and_dying(
 
 
 @ONE_DATABASE
-@pytest.mark.soak
 def test_a_handed_back_trial_is_counted_once_in_each_rung(
     database_url: str, commands: Commands, tmp_path: Path
 ) -> None:
@@ -398,7 +394,6 @@ def test_a_handed_back_trial_is_counted_once_in_each_rung(
     assert {t[0] for t in found} == {TrialState.COMPLETE, TrialState.PRUNED}
 
 
-@pytest.mark.soak
 def test_a_trial_whose_worker_dies_when_it_is_pruned_is_pruned_at_the_same_step(
     commands: Commands, tmp_path: Path
 ) -> None:
@@ -423,7 +418,6 @@ def fault(trial, step):
 )
 
 
-@pytest.mark.soak
 @ONE_DATABASE
 def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     database_url: str, commands: Commands, tmp_path: Path
@@ -452,7 +446,6 @@ def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     assert all(Path(e["path"]).is_relative_to(store) for e in starts)
 
 
-@pytest.mark.soak
 @ONE_DATABASE
 def test_an_interrupted_study_is_left_by_an_idle_daemon(
     database_url: str, commands: Commands

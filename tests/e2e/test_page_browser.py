@@ -120,7 +120,6 @@ def test_draws_every_figure(page: Page) -> None:
         320,
     ],
 )
-@pytest.mark.soak
 def test_fits_every_width(page: Page, width: int, dark: bool) -> None:
     look(page, width, dark=dark)
     page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
@@ -147,7 +146,6 @@ def test_follows_the_readers_colours(page: Page) -> None:
     quiet(page)
 
 
-@pytest.mark.soak
 def test_narrow_figures(page: Page) -> None:
     """A phone gets the narrow layout, and a figure does not hold the finger; a desk the other."""
     facts = """(() => {
@@ -164,7 +162,6 @@ def test_narrow_figures(page: Page) -> None:
     quiet(page)
 
 
-@pytest.mark.soak
 def test_prints(page: Page, tmp_path: Path) -> None:
     """On paper figures are as wide as the paper, light, and afterwards as they were.
 
@@ -255,7 +252,6 @@ def test_words_remain_without_figures(tmp_path: Path, lost: str, script: str, sa
         assert opened.console
 
 
-@pytest.mark.soak
 def test_many_figures_on_canvas(tmp_path: Path) -> None:
     """More than a browser has WebGL contexts for: those in view are there."""
     file = tmp_path / "report.html"

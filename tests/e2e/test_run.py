@@ -165,7 +165,6 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     assert values.items() <= after[handed_back].intermediate_values.items()
 
 
-@pytest.mark.soak
 def test_a_killed_supervisor_loses_nothing(slow: str, sqlite: tuple[str, Path]) -> None:
     url, path = sqlite
     arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)
@@ -304,7 +303,6 @@ def objective(trial):
 """
 
 
-@pytest.mark.soak
 def test_a_trial_that_kills_its_workers_fails_with_the_reason(
     write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
@@ -341,7 +339,6 @@ def test_workers_that_die_while_loading_end_the_command(
     assert "bye" in done.stderr
 
 
-@pytest.mark.soak
 def test_an_objective_that_exits_quietly_fails_its_trial(
     write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
@@ -355,7 +352,6 @@ def test_an_objective_that_exits_quietly_fails_its_trial(
     assert trials[1].user_attrs["reason"] == "exited with code 0"
 
 
-@pytest.mark.soak
 def test_a_worker_that_somebody_stops_is_replaced(slow: str, sqlite: tuple[str, Path]) -> None:
     url, path = sqlite
     process = start("--study", slow, "--trials", "6", "--workers", "2", "--storage", url)
@@ -433,7 +429,6 @@ def objective(trial):
 """
 
 
-@pytest.mark.soak
 def test_a_worker_that_grows_is_replaced_between_trials(
     write_study: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -96,7 +96,6 @@ def at_work_of(daemon: Command, commands: Commands) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
-@pytest.mark.soak
 def test_the_life_of_a_service(database_url: str, tmp_path: Path) -> None:
     life = Life(database_url, tmp_path)
     shots = pictures(tmp_path)

@@ -110,7 +110,6 @@ def test_status_shows_the_workers_of_a_run_and_its_end(
     assert study["best"] == {"value": best.value, "trial": best.number}
 
 
-@pytest.mark.soak
 def test_pause_resume_stop_and_a_rerun_to_exactly_so_many(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
@@ -160,7 +159,6 @@ def test_pause_resume_stop_and_a_rerun_to_exactly_so_many(
         assert params.items() <= after[number].params.items()
 
 
-@pytest.mark.soak
 def test_a_study_that_is_done_can_only_be_run_further(sqlite: tuple[str, Path]) -> None:
     url, _ = sqlite
     assert run("--study", PARABOLOID, "--trials", "3", "--storage", url,
@@ -202,7 +200,6 @@ def test_bad_input_is_one_sentence_and_an_exit_code(name: str, sqlite: tuple[str
         assert (done.stdout, done.stderr.count("\n")) == ("", 1)
 
 
-@pytest.mark.soak
 def test_the_default_database_is_not_made_and_not_repeated(tmp_path: Path) -> None:
     assert command("status", cwd=tmp_path).returncode == 3
     assert list(tmp_path.iterdir()) == []
