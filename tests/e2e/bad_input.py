@@ -208,7 +208,8 @@ def _full(folder: Path) -> None:
         "import sqlite3\nfrom sqlite3 import dbapi2\nconnect = sqlite3.connect\n"
         "def full(*arguments, **options):\n"
         "    connection = connect(*arguments, **options)\n"
-        "    connection.execute('PRAGMA max_page_count=1')\n"  # no less than there are
+        "    if 'nolock' not in str(arguments[0]):\n"  # that one only looks
+        "        connection.execute('PRAGMA max_page_count=1')\n"  # no less than there are
         "    return connection\n"
         "sqlite3.connect = dbapi2.connect = full\n"
     )

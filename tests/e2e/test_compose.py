@@ -294,6 +294,7 @@ def caddy() -> str:
     return found
 
 
+@pytest.mark.soak
 def test_the_proxy_asks_for_a_password(stack: Stack) -> None:
     program, ports = caddy(), (free_port(), free_port())
     word = "let me in"
@@ -351,6 +352,7 @@ def _answers(port: int, root: Path) -> bool:
     return False
 
 
+@pytest.mark.soak
 def test_every_command_of_the_file_as_it_stands(stack: Stack) -> None:
     _refuse_another_password(stack)
     _search(stack)

@@ -63,6 +63,7 @@ def test_it_touches_nothing_and_every_setting_has_its_source(tmp_path: Path) -> 
         assert re.search(rf"^ +{line}", done.stdout, re.MULTILINE), (line, done.stdout)
 
 
+@pytest.mark.soak
 def test_keras_writes_nothing_either(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     done = run(
@@ -103,6 +104,7 @@ def test_the_samples_are_those_of_the_run_and_an_old_study_goes_on(tmp_path: Pat
     assert "was begun with --seed 4" in refused.stderr
 
 
+@pytest.mark.soak
 def test_a_log_that_a_kill_has_left_stays(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/tuner.db"
     asked = ("--study", PARABOLOID, "--storage", url, "--workers", "1")
@@ -122,6 +124,7 @@ def test_a_log_that_a_kill_has_left_stays(tmp_path: Path) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.soak
 def test_trials_that_wait_are_shown_first(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/tuner.db"
     asked = ("--study", PARABOLOID, "--storage", url, "--seed", "4", "--workers", "1")

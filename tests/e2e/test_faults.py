@@ -199,6 +199,7 @@ def the_gil_is_held(
     assert all(len(tried) == 1 for tried in commands.witness.attempts().values())
 
 
+@pytest.mark.soak
 @ONE_DATABASE
 def test_an_objective_that_holds_the_gil_past_the_age_limit_keeps_its_trial(
     database_url: str, commands: Commands
@@ -418,6 +419,7 @@ def fault(trial, step):
 )
 
 
+@pytest.mark.soak
 @ONE_DATABASE
 def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     database_url: str, commands: Commands, tmp_path: Path
@@ -446,6 +448,7 @@ def test_a_checkpoint_is_kept_as_long_as_its_trial_is_not_ended(
     assert all(Path(e["path"]).is_relative_to(store) for e in starts)
 
 
+@pytest.mark.soak
 @ONE_DATABASE
 def test_an_interrupted_study_is_left_by_an_idle_daemon(
     database_url: str, commands: Commands

@@ -85,6 +85,7 @@ def test_workers_wait_while_postgresql_is_away_for_long(
     the_server_restarts(cluster, commands, mode, 35)
 
 
+@pytest.mark.soak
 def test_a_daemon_waits_for_a_postgresql_that_is_away_when_it_starts(
     cluster: Cluster, commands: Commands
 ) -> None:
@@ -173,6 +174,7 @@ def test_connections_that_are_cut_for_long_lose_nothing(
     connections_are_cut(database_url, commands, 50, 10)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
     "database_url",
     [
@@ -241,6 +243,7 @@ def check_full(commands: Commands, url: str, **env: str) -> None:
     assert run.err.count("\n") == 1, run.text()
 
 
+@pytest.mark.soak
 def test_a_full_disk_is_one_sentence_and_the_same_command_goes_on(
     tmp_path: Path, commands: Commands
 ) -> None:
@@ -344,6 +347,7 @@ def hosts() -> dict[str, tuple[str, ...]]:
     return found
 
 
+@pytest.mark.soak
 def test_a_trial_goes_on_from_a_bucket_when_its_host_dies(
     server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], bucket: Bucket
 ) -> None:
@@ -383,6 +387,7 @@ def test_a_trial_goes_on_from_a_bucket_when_its_host_dies(
     other.wait(0, 10)
 
 
+@pytest.mark.soak
 def test_hosts_that_do_not_share_their_artifacts_are_told(
     server_url: str, commands: Commands, hosts: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
@@ -404,6 +409,7 @@ def test_hosts_that_do_not_share_their_artifacts_are_told(
         assert len({store for store, _ in study.user_attrs[STORES_ATTR].values()}) == 1
 
 
+@pytest.mark.soak
 def test_a_daemon_refuses_another_file_and_serves_the_oldest_request_it_can(
     server_url: str, commands: Commands, tmp_path: Path
 ) -> None:

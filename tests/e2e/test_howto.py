@@ -342,6 +342,7 @@ def test_an_own_objective(with_digits: tuple[Project, str]) -> None:
     assert f"trial {best.number}: model.pickle, {best.params['loss']}\n" in output
 
 
+@pytest.mark.soak
 def test_postgresql(with_postgresql: tuple[Project, str], with_digits: tuple[Project, str]) -> None:
     project, output = with_postgresql
     assert_shown(parts_of(POSTGRESQL), output)
@@ -370,6 +371,7 @@ def postgresql_url(project: Project, password: str) -> str:
     return f"postgresql://tuner:{password}@127.0.0.1:{project.env['PGPORT']}/tuner"
 
 
+@pytest.mark.soak
 def test_several_hosts(with_postgresql: tuple[Project, str]) -> None:
     project, _ = with_postgresql
     parts = parts_of(HOSTS)

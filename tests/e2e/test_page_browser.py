@@ -110,6 +110,7 @@ def test_draws_every_figure(page: Page) -> None:
     quiet(page)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(
     "width",
@@ -146,6 +147,7 @@ def test_follows_the_readers_colours(page: Page) -> None:
     quiet(page)
 
 
+@pytest.mark.soak
 def test_narrow_figures(page: Page) -> None:
     """A phone gets the narrow layout, and a figure does not hold the finger; a desk the other."""
     facts = """(() => {
@@ -162,6 +164,7 @@ def test_narrow_figures(page: Page) -> None:
     quiet(page)
 
 
+@pytest.mark.soak
 def test_prints(page: Page, tmp_path: Path) -> None:
     """On paper figures are as wide as the paper, light, and afterwards as they were.
 
@@ -252,6 +255,7 @@ def test_words_remain_without_figures(tmp_path: Path, lost: str, script: str, sa
         assert opened.console
 
 
+@pytest.mark.soak
 def test_many_figures_on_canvas(tmp_path: Path) -> None:
     """More than a browser has WebGL contexts for: those in view are there."""
     file = tmp_path / "report.html"

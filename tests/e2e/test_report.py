@@ -555,6 +555,7 @@ def test_pictures_need_kaleido_which_is_told_before_the_work(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.soak
 def test_pictures(small: str, tmp_path: Path) -> None:
     browser_program()  # skips without one, and fails under CI
     code, out, err = reported(tmp_path, "--study", "mnist", "--storage", small, "--png", "pictures")

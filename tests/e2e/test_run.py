@@ -339,6 +339,7 @@ def test_workers_that_die_while_loading_end_the_command(
     assert "bye" in done.stderr
 
 
+@pytest.mark.soak
 def test_an_objective_that_exits_quietly_fails_its_trial(
     write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
@@ -352,6 +353,7 @@ def test_an_objective_that_exits_quietly_fails_its_trial(
     assert trials[1].user_attrs["reason"] == "exited with code 0"
 
 
+@pytest.mark.soak
 def test_a_worker_that_somebody_stops_is_replaced(slow: str, sqlite: tuple[str, Path]) -> None:
     url, path = sqlite
     process = start("--study", slow, "--trials", "6", "--workers", "2", "--storage", url)
@@ -429,6 +431,7 @@ def objective(trial):
 """
 
 
+@pytest.mark.soak
 def test_a_worker_that_grows_is_replaced_between_trials(
     write_study: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def at_work_of(daemon: Command, commands: Commands) -> dict[int, int]:
     return {it: pid for it, pid in commands.witness.at_work().items() if pid in pids}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 def test_the_life_of_a_service(database_url: str, tmp_path: Path) -> None:
     life = Life(database_url, tmp_path)

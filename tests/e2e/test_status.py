@@ -110,6 +110,7 @@ def test_status_shows_the_workers_of_a_run_and_its_end(
     assert study["best"] == {"value": best.value, "trial": best.number}
 
 
+@pytest.mark.soak
 def test_pause_resume_stop_and_a_rerun_to_exactly_so_many(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
@@ -159,6 +160,7 @@ def test_pause_resume_stop_and_a_rerun_to_exactly_so_many(
         assert params.items() <= after[number].params.items()
 
 
+@pytest.mark.soak
 def test_a_study_that_is_done_can_only_be_run_further(sqlite: tuple[str, Path]) -> None:
     url, _ = sqlite
     assert run("--study", PARABOLOID, "--trials", "3", "--storage", url,

@@ -11,6 +11,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import optuna
 import optuna_dashboard
+import pytest
 from optuna_dashboard import _note as notes
 
 from tests.conftest import run
@@ -70,6 +71,7 @@ def search_with_files(folder: Path) -> tuple[str, str, int]:
     return url, artifacts, trials.index(best)
 
 
+@pytest.mark.soak
 def test_the_page_of_a_study_has_note_figures_and_model(tmp_path: Path) -> None:
     url, artifacts, best = search_with_files(tmp_path)
     study = optuna.load_study(study_name="mnist", storage=url)

@@ -62,7 +62,7 @@ def losses_and_errors(trainer, weights, frozen):
 
 def same_bits_anywhere(model, count, images):
     """Whether this processor computes an image's features alike at every place of a batch."""
-    frozen = [stage_of(layer.name) in STAGES[:count] for layer in model.layers]
+    frozen = [stage_of(layer) in STAGES[:count] for layer in model.layers]
     last = len(frozen) - 1 - frozen[::-1].index(True)
     head = keras.Sequential([keras.Input((28, 28, 1)), *model.layers[: last + 1]])
     batch = images.train_images[:128]

@@ -169,6 +169,7 @@ def locked(trainer, few, folder):
     process.join(30)
 
 
+@pytest.mark.soak
 def test_waits_for_another_process_and_says_so(trainer, few, locked, log, watched):
     timer = threading.Timer(1.0, locked.set)
     timer.start()
@@ -179,6 +180,7 @@ def test_waits_for_another_process_and_says_so(trainer, few, locked, log, watche
     assert watched[-1] == (None, None)
 
 
+@pytest.mark.soak
 def test_ctrl_c_ends_the_wait(trainer, few, locked):
     interrupt.request()
     with pytest.raises(interrupt.HandBack):

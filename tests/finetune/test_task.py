@@ -235,6 +235,7 @@ def test_wrong_arguments_are_sentences(task, study, make_task):
         make_task(report_at=(2, 1, 4))
 
 
+@pytest.mark.soak
 def test_curves_are_equal_bit_for_bit_when_reused(task, study_file, tmp_path):
     first = [curve(task, study_file, configuration) for configuration in CONFIGURATIONS]
     # These leave other state behind, one of them by being saved.
