@@ -10,7 +10,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import UsageError
-from tuner.outcomes import DIVERGED
+from tuner.outcomes import DIVERGED, breaks_constraint
 from tuner.settings import RunSettings
 from tuner.storage import Database, find_study, storage_errors
 from tuner.storage.attributes import OUTCOME_ATTR
@@ -45,7 +45,9 @@ def best(trials: Iterable[FrozenTrial], count: int, *, maximize: bool) -> list[C
         count: how many, at most.
         maximize: whether a greater value is better.
     """
-    complete = (it for it in trials if it.state == TrialState.COMPLETE and _is_feasible(it))
+    complete = (
+        it for it in trials if it.state == TrialState.COMPLETE and not breaks_constraint(it)
+    )
     return _ranked(complete, maximize=maximize)[:count]
 
 
@@ -148,7 +150,7 @@ def best_of_levels(
         for trial in trials
         if trial.state in {TrialState.COMPLETE, TrialState.PRUNED}
         and trial.user_attrs.get(OUTCOME_ATTR) != DIVERGED
-        and _is_feasible(trial)
+        and not breaks_constraint(trial)
     ]
     found = {}
     for place, level in enumerate(levels):
@@ -163,11 +165,6 @@ def _is_level(value: object, level: object) -> bool:
     if isinstance(value, float) and isinstance(level, float):
         return math.isclose(value, level, rel_tol=1e-9, abs_tol=1e-12)
     return type(value) is type(level) and value == level
-
-
-def _is_feasible(trial: FrozenTrial) -> bool:
-    """Whether it keeps to every constraint, see `optuna.Trial.set_constraint`."""
-    return all(it <= 0 for it in trial.constraints.values())
 
 
 def _ranked(trials: Iterable[FrozenTrial], *, maximize: bool) -> list[Candidate]:

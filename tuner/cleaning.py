@@ -16,14 +16,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tuner import wording
 from tuner.artifacts import Artifacts, open_store
-from tuner.dominance import not_beaten
+from tuner.dominance import front
 from tuner.errors import StudyGone, TunerError, UsageError
 from tuner.flags import Given
 from tuner.settings import artifacts_of, resolve_storage
@@ -175,13 +174,13 @@ def _best(study: KeptStudy, complete: list[KeptTrial], keep: int) -> set[int]:
     """Numbers of the trials that keep their files; of several objectives those none beats."""
 
     def rank(trial: KeptTrial) -> tuple[bool, float, int]:
-        return not trial.feasible, study.signs[0] * (trial.values or [0.0])[0], trial.number
+        value = (trial.values or [0.0])[0]
+        better = value if study.directions[0] == "minimize" else -value
+        return not trial.feasible, better, trial.number
 
-    if len(study.signs) > 1:
-        weighed = [it for it in complete if it.feasible and it.values]
-        points = np.array([it.values for it in weighed], float).reshape(-1, len(study.signs))
-        kept = not_beaten(points * study.signs)
-        return {it.number for it, stays in zip(weighed, kept, strict=True) if stays}
+    if len(study.directions) > 1:
+        weighed = {it.number: it.values for it in complete if it.feasible and it.values}
+        return front(weighed, study.directions)
     ranked = sorted(complete, key=rank)
     best = {it.number for it in ranked[:keep]}
     if study.confirms:

@@ -23,6 +23,7 @@ from tuner.errors import StorageError, UsageError
 from tuner.flags import Given
 from tuner.look import measure
 from tuner.model_card import Card, Confirmed, write_card
+from tuner.outcomes import breaks_constraint
 from tuner.report.cards import CannotDraw
 from tuner.report.plots.confirmed import ConfirmedRuns, pairs
 from tuner.report.plots.facts import score_label, turned
@@ -146,7 +147,7 @@ def _best(trials: list[Recorded], study: str) -> Recorded:
         raise UsageError(
             f"{study} has {objectives} objectives, so no trial is the best; name one with --trial."
         )
-    feasible = [it for it in complete if all(v <= 0 for v in it.trial.constraints.values())]
+    feasible = [it for it in complete if not breaks_constraint(it.trial)]
     if not feasible:
         raise UsageError(
             f"No trial of {study} keeps to every constraint, so none is the best; name one with "

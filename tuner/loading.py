@@ -92,14 +92,13 @@ def check(settings: RunSettings, snapshot: Snapshot) -> None:
     Raises:
         UsageError: sampler, pruner or comparison cannot serve it.
     """
-    several = len(snapshot.metrics)
-    asked = settings.given.sources.get("pruner") is Source.FLAG
-    if asked and settings.pruner != pruner_for(snapshot, settings.pruner):
-        raise UsageError(
-            f"{snapshot.file} has {several} objectives, of which Optuna prunes nothing: its "
-            f"pruners compare one value; leave --pruner {settings.pruner} out."
-        )
     pruner = pruner_for(snapshot, settings.pruner)
+    asked = settings.given.sources.get("pruner") is Source.FLAG
+    if asked and pruner != settings.pruner:
+        raise UsageError(
+            f"{snapshot.file} has {len(snapshot.metrics)} objectives, of which Optuna prunes "
+            f"nothing: its pruners compare one value; leave --pruner {settings.pruner} out."
+        )
     check_search(settings.sampler, pruner, snapshot, settings.trials)
     if settings.compare is not None:
         check_compare(

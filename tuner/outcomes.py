@@ -1,5 +1,7 @@
 """How a trial can end beyond Optuna's states: the words in its user attribute ``outcome``."""
 
+from typing import Any
+
 import optuna
 
 COMPLETED = "completed"
@@ -8,6 +10,11 @@ DIVERGED = "diverged"
 FAILED = "failed"
 INFEASIBLE = "infeasible"
 """It breaks a constraint (`optuna.Trial.set_constraint`); COMPLETE, or PRUNED for that."""
+
+
+def breaks_constraint(trial: Any) -> bool:
+    """Whether a trial of Optuna's, of any kind, breaks one of its ``constraints``."""
+    return any(value > 0 for value in trial.constraints.values())
 
 
 class Diverged(optuna.TrialPruned):

@@ -4,11 +4,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from optuna.trial import TrialState
 
 from tuner import wording
-from tuner.dominance import not_beaten
+from tuner.dominance import front
 from tuner.engines.interface import WorkerState
 from tuner.outcomes import DIVERGED, INFEASIBLE
 from tuner.storage import FinishedTrial, RequestState, RunningTrial, StudyProgress, this_process
@@ -110,14 +109,8 @@ class Scoreboard:
     def _weigh(self, more: dict[int, list[float]]) -> None:
         """Take in trials of a study with several objectives."""
         known = {**self.front, **more}
-        signs = [1.0 if it == "minimize" else -1.0 for it in self.snapshot.directions]
-        points = np.array([*known.values()], float).reshape(-1, len(signs)) * signs
-        kept = not_beaten(points)
-        self.front = {
-            number: values
-            for (number, values), stays in zip(known.items(), kept, strict=True)
-            if stays
-        }
+        kept = front(known, self.snapshot.directions)
+        self.front = {number: values for number, values in known.items() if number in kept}
 
     def _remember(self, ended: int, value: float) -> None:
         if math.isfinite(value) and self._is_better(

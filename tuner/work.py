@@ -355,8 +355,7 @@ def _judge(returned: object, metrics: Sequence[str], trial: ClaimedTrial) -> End
 
 def _unless_infeasible(outcome: str, trial: ClaimedTrial) -> str:
     """The outcome of a trial that ended so, unless it breaks a constraint."""
-    broken = any(it > 0 for it in trial.constraints.values())
-    return outcomes.INFEASIBLE if broken else outcome
+    return outcomes.INFEASIBLE if outcomes.breaks_constraint(trial) else outcome
 
 
 def _number(value: object) -> float | None:

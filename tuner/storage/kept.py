@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.storages._rdb import models
-from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -47,14 +46,14 @@ class KeptStudy:
 
     Attributes:
         uid: names it in the artifact store; a copy of a study has the same.
-        signs: of each objective: -1 where a greater value is better, else 1.
+        directions: ``minimize`` or ``maximize`` of each objective.
         confirms: whether it is a confirmation.
     """
 
     study_id: int
     name: str
     uid: str
-    signs: list[int]
+    directions: list[str]
     confirms: bool
     trials: list[KeptTrial]
 
@@ -119,7 +118,7 @@ def _read(session: Session, study_id: int, name: str) -> KeptStudy | None:
         study_id,
         name,
         uid,
-        [-1 if it == StudyDirection.MAXIMIZE else 1 for it in directions],
+        [it.name.lower() for it in directions],
         confirms,
         trials,
     )

@@ -10,7 +10,7 @@ from optuna.storages._rdb import models
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 
-from tuner.outcomes import INFEASIBLE
+from tuner.outcomes import INFEASIBLE, breaks_constraint
 from tuner.storage.attributes import OUTCOME_ATTR, REASON_ATTR
 from tuner.storage.bests import infeasible_trials, read_bests
 from tuner.storage.database import Database, session_of, storage_errors
@@ -141,7 +141,7 @@ class ProgressReader:
 
 
 def _finished(trial: optuna.trial.FrozenTrial) -> FinishedTrial:
-    broken = any(it > 0 for it in trial.constraints.values())  # also told by another program
+    broken = breaks_constraint(trial)  # also told by another program
     return FinishedTrial(
         number=trial.number,
         state=trial.state,

@@ -7,7 +7,7 @@ import pandas as pd
 from plotly import graph_objects as go
 
 from tuner import wording
-from tuner.dominance import not_beaten
+from tuner.dominance import front
 from tuner.report.cards import CannotDraw, Card
 from tuner.report.plots import theme
 from tuner.report.plots.words import MOST_ROWS, subset, trials_text, with_params
@@ -34,8 +34,8 @@ def pareto(results: Results) -> Card:
         )
     scales = _scales(results, values)
     shown = pd.DataFrame({p: it.shown(values[p]) for p, it in enumerate(scales)}, values.index)
-    signs = np.array([1.0 if it == "minimize" else -1.0 for it in results.directions])
-    best = pd.Series(not_beaten(values.to_numpy(float) * signs), values.index)
+    rows = dict(zip(values.index, values.to_numpy(float), strict=True))
+    best = pd.Series(values.index.isin(front(rows, results.directions)), values.index)
     dominated, sample = subset(best.index[~best], MOST_POINTS)
     figure = _figure(results, values, shown, best, dominated)
     how_many = "both" if len(scales) == 2 else f"all {len(scales)}"

@@ -14,14 +14,7 @@ from tuner import wording
 from tuner.report.factors import Factor
 from tuner.report.plots.facts import by_outcome, score_label, score_text, turned
 from tuner.report.plots.theme import plain, short
-from tuner.report.results import (
-    COMPLETE,
-    DIVERGED,
-    ENDED,
-    FAILED,
-    PRUNED,
-    Results,
-)
+from tuner.report.results import COMPLETE, DIVERGED, ENDED, FAILED, PRUNED, Results
 from tuner.report.scale import Scale
 
 # Parameters in a hover text.
