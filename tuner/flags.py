@@ -25,6 +25,7 @@ from tuner.wording import closest, closest_name, redact_value
 
 FILE = Path("tuner.toml")
 FORMATS = ("table", "json")
+ENGINES = ("local", "ray")
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
@@ -98,6 +99,36 @@ SETTINGS: Mapping[str, Setting] = {
             "S",
             "Seed of the whole study.",
             "drawn once and kept",
+        ),
+        Setting(
+            "engine",
+            one_of(*ENGINES),
+            "NAME",
+            "What starts the workers: local (processes of this machine) or ray (a Ray cluster).",
+            ENGINES[0],
+            choices=ENGINES,
+        ),
+        Setting(
+            "ray-address",
+            text,
+            "ADDRESS",
+            "The Ray cluster: auto (the one that runs here, or that RAY_ADDRESS names), HOST:PORT, "
+            "ray://HOST:PORT, or local (one for this command alone).",
+            "auto",
+        ),
+        Setting(
+            "cpus-per-worker",
+            amount("CPUs"),
+            "C",
+            "CPUs that Ray keeps for each worker, and its threads.",
+            "1",
+        ),
+        Setting(
+            "gpus-per-worker",
+            amount("GPUs", zero=True),
+            "G",
+            "GPUs that Ray keeps for each worker; 0.5 lets two share one.",
+            "0",
         ),
         Setting("sampler", text, "NAME", "tpe, random, qmc, gp, cmaes, grid or nsga2.", "tpe"),
         Setting(

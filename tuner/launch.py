@@ -317,6 +317,7 @@ CLOSED_BY: dict[type[TunerError], str] = {
 
 def _headline(settings: RunSettings, enrolled: Enrolled, board: Scoreboard) -> str:
     workers = wording.count(settings.workers, "worker") if settings.workers else "this process"
+    workers += " on Ray" if settings.ray else ""
     there = f", {board.ended} there already" if board.ended else ""
     return (
         f"{enrolled.record.name}: {wording.count(settings.trials, 'trial')}{there}, {workers}, "

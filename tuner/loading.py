@@ -126,14 +126,25 @@ def _make_engine(
         with quiet_tensorflow(verbose=settings.verbose):
             definition = load(settings.study_file)
         return InlineEngine(definition, address.secret, me), definition.snapshot
-    local = LocalEngine(
+    workers = 1 if settings.detach else settings.workers
+    variables = settings.worker_variables()
+    if settings.ray is None:
+        local = LocalEngine(
+            settings.study_file, address.secret, me, workers=workers, variables=variables
+        )
+        return local, None
+    from tuner.engines.ray import RayEngine  # noqa: PLC0415 - an extra, which takes a while
+
+    on_ray = RayEngine(
         settings.study_file,
         address.secret,
         me,
-        workers=1 if settings.detach else settings.workers,
-        variables=settings.worker_variables(),
+        place=settings.ray,
+        workers=workers,
+        variables=variables,
+        artifacts=settings.artifacts,
     )
-    return local, None
+    return on_ray, None
 
 
 def _await_snapshot(  # noqa: PLR0913, PLR0917 - what `loaded` knows

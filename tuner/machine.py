@@ -17,6 +17,9 @@ _THREAD_VARIABLES = (
     "MKL_NUM_THREADS",
 )
 
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+"""The GPUs that a process may use; CUDA's own."""
+
 PRECISION_VARIABLE = "TUNER_PRECISION"
 """The type that layers compute in, one of `PRECISIONS`; unset: auto."""
 AUTO = "auto"
@@ -27,6 +30,7 @@ WORKER_MEMORY_BYTES = 1.5e9
 
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 _CGROUP = Path("/sys/fs/cgroup")
+_DEVICES = Path("/dev")
 
 
 def count_cores() -> int:
@@ -63,6 +67,27 @@ def thread_variables(workers: int, threads: int | None = None) -> dict[str, str]
         threads: of each, where that is given.
     """
     return dict.fromkeys(_THREAD_VARIABLES, str(threads or threads_per_worker(workers)))
+
+
+def gpu_variables(worker: int, workers: int) -> dict[str, str]:
+    """Environment variables that give a worker one of this machine's GPUs, in turn.
+
+    Args:
+        worker: its number, from 1.
+        workers: of this machine; one alone keeps all GPUs.
+    """
+    gpus = visible_gpus() if workers > 1 else []
+    return {GPUS_VARIABLE: gpus[(worker - 1) % len(gpus)]} if gpus else {}
+
+
+def visible_gpus() -> list[str]:
+    """NVIDIA's GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` names them."""
+    chosen = os.environ.get(GPUS_VARIABLE)
+    if chosen is None:
+        return [str(index) for index, _ in enumerate(_DEVICES.glob("nvidia[0-9]*"))]
+    names = [name.strip() for name in chosen.split(",")]
+    wrong = (place for place, name in enumerate(names) if not name or name.startswith("-"))
+    return names[: next(wrong, len(names))]  # as CUDA, which reads no further
 
 
 def _read(name: str) -> str:

@@ -14,8 +14,14 @@ from typing import Any
 from tuner import cache
 from tuner.artifacts import BUCKET_SCHEME, open_store
 from tuner.errors import UsageError
-from tuner.flags import Given
-from tuner.machine import AUTO, PRECISION_VARIABLE, default_workers, thread_variables
+from tuner.flags import ENGINES, Given
+from tuner.machine import (
+    AUTO,
+    GPUS_VARIABLE,
+    PRECISION_VARIABLE,
+    default_workers,
+    thread_variables,
+)
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
 from tuner.wording import closest, cut, redact_value
@@ -29,11 +35,37 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 8080  # of the dashboard: this machine
 LEAST_FAILURES = 5
 FAILURE_SHARE = 0.1
 
+DEFAULT_RAY_ADDRESS = "auto"
+# What Ray keeps for a worker: of a trial that is computed on CPUs, one thread's worth.
+DEFAULT_CPUS, DEFAULT_GPUS = 1.0, 0.0
+# How Ray calls a cluster that is reached from outside.
+RAY_CLIENT = "ray://"
+
 LONGEST_STUDY_NAME = 512  # characters, of Optuna's column
 
 # A key takes 1,024 bytes, and what we put behind the prefix takes less than 200.
 _BUCKET = re.compile(rf"{BUCKET_SCHEME}[\w.-]{{3,255}}(?:/(?:[\w.=-]+/)*[\w.=-]*)?", re.ASCII)
 _LONGEST_BUCKET = 800
+
+
+@dataclass(frozen=True)
+class RayPlace:
+    """Where Ray puts workers.
+
+    Attributes:
+        address: of the cluster: ``auto``, ``local``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        cpus: that Ray keeps for each worker, above 0.
+        gpus: likewise; 0 for none, and a fraction for a share of one.
+    """
+
+    address: str
+    cpus: float
+    gpus: float
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether this machine is none of the cluster's."""
+        return self.address.startswith(RAY_CLIENT)
 
 
 @dataclass(frozen=True)
@@ -62,6 +94,7 @@ class RunSettings:
         from_study: the study whose best configurations are tried first, or None.
         detach: leave the trials to daemons.
         threads: of each worker; None: the machine's cores divided between them.
+        ray: where Ray puts the workers; None: they are processes of this machine.
     """
 
     study: str
@@ -88,6 +121,7 @@ class RunSettings:
     detach: bool = False
     threads: int | None = None
     no_publish: bool = False
+    ray: RayPlace | None = None
 
     @property
     def search(self) -> dict[str, str]:
@@ -100,7 +134,13 @@ class RunSettings:
 
     def worker_variables(self) -> dict[str, str]:
         """Environment variables of each worker process."""
-        return {**thread_variables(self.workers, self.threads), **self.variables()}
+        variables = {**thread_variables(self.workers, self.threads), **self.variables()}
+        if self.ray is not None:
+            if self.given.values["cache_dir"] is None:  # a node's home is another one
+                del variables[cache.CACHE_VARIABLE]
+            if not self.ray.gpus:
+                variables[GPUS_VARIABLE] = ""
+        return variables
 
 
 def resolve_run(given: Given) -> RunSettings:
@@ -225,6 +265,7 @@ def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> Run
             f"The study's name has {len(study)} characters, and the database takes "
             f"{LONGEST_STUDY_NAME}; choose a shorter one with --study-name."
         )
+    ray = _ray(given)
     workers = min(_or(values["workers"], default_workers()), trials)
     trial_timeout = values["trial_timeout"]
     if workers == 0 and not given.by_flag("trial_timeout"):
@@ -250,8 +291,52 @@ def _run_settings(given: Given, *, study: str, trials: int, **named: Any) -> Run
         verbose=values["verbose"],
         given=given,
         no_publish=bool(values["no_publish"]),
+        threads=None if ray is None else max(1, int(ray.cpus)),
+        ray=ray,
         **named,
     )
+
+
+_RAY_ALONE = ("ray_address", "cpus_per_worker", "gpus_per_worker")
+
+
+def _ray(given: Given) -> RayPlace | None:
+    """Where Ray puts the workers, if it does."""
+    values = given.values
+    if (values["engine"] or ENGINES[0]) != "ray":
+        for name in filter(given.by_flag, _RAY_ALONE):
+            raise UsageError(
+                f"{given.subject(name)} is for --engine ray, and the workers are processes of this "
+                "machine; add --engine ray, or leave it out."
+            )
+        return None
+    engine = f"{given.subject('engine')} is ray"
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError(
+            f"{engine}, which needs the package ray; install it with: pip install 'tuner[ray]', or "
+            "leave it out."
+        )
+    if not values["workers"]:
+        raise UsageError(
+            f"{engine}, and how many workers it shall place is not said; add --workers W, each "
+            "takes --cpus-per-worker of the cluster."
+        )
+    address = values["ray_address"] or DEFAULT_RAY_ADDRESS
+    return RayPlace(
+        address, _share("cpus", DEFAULT_CPUS, given), _share("gpus", DEFAULT_GPUS, given)
+    )
+
+
+def _share(kind: str, default: float, given: Given) -> float:
+    """What a worker takes of a kind: a part of one, or whole ones."""
+    name = f"{kind}_per_worker"
+    share: float = _or(given.values[name], default)
+    if share > 1 and not share.is_integer():
+        raise UsageError(
+            f"{given.subject(name)} is {share:g}, and Ray gives a part of one or whole ones; give "
+            "a fraction up to 1, or a whole number."
+        )
+    return share
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,14 @@
 
     python -m tests.benchmarks.quality                 # up to four hours; goes on where it stopped
     python -m tests.benchmarks.quality --until 0.008   # each search only to this error; about half
+    python -m tests.benchmarks.quality --limit 10      # each search at most so many minutes
 
 Our command beside Optuna around ``fit`` (without pruner, and with Hyperband) and KerasTuner's
 Hyperband: the same space, model, schedule, epochs and validation images, two cores. Every way gets
 the pretrained base; ours begins without stored features, and computes in ``--precision auto``, the
 others in float32. Three seeds, at most 20 minutes each. Each search is kept in ``--results``
-(``quality.jsonl`` here), with the machine that made it, and not repeated; those of the README are
-``tests/benchmarks/recorded/quality.jsonl``.
+(``quality.jsonl`` here), and not repeated on a machine with the same processor; those of the README
+are ``tests/benchmarks/recorded/quality.jsonl``.
 """
 
 import argparse
@@ -37,7 +38,6 @@ from tests.conftest import ROOT
 
 SEEDS = (1, 2, 3)
 GOALS = (0.008, 0.007)
-LIMIT_SECONDS = 20 * 60
 LOOK_SECONDS = 0.5
 RESULTS = "quality.jsonl"
 
@@ -80,8 +80,8 @@ WAYS = [
 ]
 
 
-def measure(way: Way, seed: int, until: float) -> dict[str, Any]:
-    """Search until an error is found or the time is over."""
+def measure(way: Way, seed: int, until: float, limit: float) -> dict[str, Any]:
+    """Search until an error is found or the time, in seconds, is over."""
     bases = [prepare(of_ours) for of_ours in (FLOAT32, AUTO)]
     with tempfile.TemporaryDirectory() as folder:
         cache, database = Path(folder) / "cache", Path(folder) / "search.db"
@@ -95,20 +95,26 @@ def measure(way: Way, seed: int, until: float) -> dict[str, Any]:
             env={**os.environ, "TUNER_CACHE_DIR": str(cache), "TMPDIR": folder},
         )  # fmt: skip
         try:
-            found = _watch(way, process, database, began, until)
-            return {"way": way.name, "seed": seed, "until": until, **found, **this_machine()}
+            found = _watch(way, process, database, began, until, limit)
+            asked = {"way": way.name, "seed": seed, "until": until, "limit": limit}
+            return {**asked, **found, **this_machine()}
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait()
 
 
 def _watch(
-    way: Way, process: "subprocess.Popen[bytes]", database: Path, began: float, until: float
+    way: Way,
+    process: "subprocess.Popen[bytes]",
+    database: Path,
+    began: float,
+    until: float,
+    limit: float,
 ) -> dict[str, Any]:
     """Look at the reported errors until one is low enough or the time is over."""
     reached: dict[str, float | None] = dict.fromkeys(map(str, GOALS))
     best, passed = 1.0, 0.0
-    while passed < LIMIT_SECONDS and best > until:
+    while passed < limit and best > until:
         if process.poll() is not None:
             sys.exit(f"{way.name} ended with exit code {process.returncode}")
         time.sleep(LOOK_SECONDS)
@@ -135,7 +141,7 @@ def _values(database: Path) -> list[float]:
         engine.dispose()
 
 
-def show(results: list[dict[str, Any]]) -> Table:
+def show(results: list[dict[str, Any]], limit: float) -> Table:
     """A line a way: each seed's minutes, their median, and what that is to ours.
 
     A search that was stopped at a higher error says nothing of the lower one.
@@ -148,36 +154,41 @@ def show(results: list[dict[str, Any]]) -> Table:
     for way in WAYS:
         row = [way.name]
         for goal in GOALS:
-            minutes = _minutes_to(results, way, goal)
-            row.append(", ".join(map(_words, minutes)))
-            row.append(_words(statistics.median(minutes)) if minutes else "")
-            ours = _minutes_to(results, WAYS[0], goal)
-            row.append(_ratio(minutes, ours) if minutes and ours else "")
+            each = _seconds_to(results, way, goal)
+            row.append(", ".join(_minutes(seconds, limit) for seconds in each))
+            row.append(_minutes(statistics.median(each), limit) if each else "")
+            ours = _seconds_to(results, WAYS[0], goal)
+            row.append(_ratio(each, ours, limit) if each and ours else "")
         table.add_row(*row)
     return table
 
 
-def _minutes_to(results: list[dict[str, Any]], way: Way, goal: float) -> list[float]:
+def _seconds_to(results: list[dict[str, Any]], way: Way, goal: float) -> list[float]:
     """Of each search that looked for this error; infinite where it was not found in time."""
     looked = {
         result["seed"]: result["reached"][str(goal)]
         for result in sorted(results, key=lambda result: -float(result["until"]))
         if result["way"] == way.name and result["until"] <= goal
     }
-    return [math.inf if seconds is None else seconds / 60 for seconds in looked.values()]
+    return [math.inf if seconds is None else seconds for seconds in looked.values()]
 
 
-def _words(minutes: float) -> str:
-    return f"{minutes:.1f}" if minutes < math.inf else f"> {LIMIT_SECONDS // 60}"
+def _minutes(seconds: float, limit: float) -> str:
+    return f"{seconds / 60:.1f}" if seconds < math.inf else f"> {limit / 60:.0f}"
 
 
-def _ratio(minutes: list[float], ours: list[float]) -> str:
+def _ratio(each: list[float], ours: list[float], limit: float) -> str:
     """Of the medians; at least so much where this way's is over the limit."""
-    this, own = statistics.median(minutes), statistics.median(ours)
+    this, own = statistics.median(each), statistics.median(ours)
     if own == math.inf:
         return ""
-    least = LIMIT_SECONDS / 60
-    return f"{this / own:.1f}" if this < math.inf else f"> {least / own:.1f}"
+    return f"{this / own:.1f}" if this < math.inf else f"> {limit / own:.1f}"
+
+
+def comparable(result: dict[str, Any], limit: float) -> bool:
+    """Whether an earlier search says what this one would: on such a processor, for as long."""
+    here = this_machine()
+    return result["limit"] == limit and all(result[name] == here[name] for name in here)
 
 
 def main() -> None:
@@ -186,12 +197,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--until", type=float, choices=GOALS, default=min(GOALS))
+    parser.add_argument("--limit", type=float, default=20, metavar="MINUTES")
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    limit = 60 * options.limit
     console = Console(width=150)
     results = []
     if options.results.exists():
-        results = [json.loads(line) for line in options.results.read_text().splitlines()]
+        lines = options.results.read_text().splitlines()
+        results = [it for it in map(json.loads, lines) if comparable(it, limit)]
     for seed in SEEDS:
         for way in WAYS:
             if any(
@@ -200,11 +214,11 @@ def main() -> None:
                 for result in results
             ):
                 continue
-            results.append(measure(way, seed, options.until))
+            results.append(measure(way, seed, options.until, limit))
             with options.results.open("a") as file:
                 file.write(json.dumps(results[-1]) + "\n")
             console.print(results[-1])
-    console.print(show(results))
+    console.print(show(results, limit))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import io
 import logging
@@ -217,11 +218,11 @@ def _full(folder: Path) -> None:
     (folder / "full" / "sitecustomize.py").write_text(code)
 
 
-def _without_boto3(folder: Path) -> None:
+def _without(package: str, folder: Path) -> None:
     """Hide an installed package from every process that begins with this folder."""
     (folder / "without").mkdir()
     (folder / "without" / "sitecustomize.py").write_text(
-        "import sys\nsys.modules['boto3'] = None\n"
+        f"import sys\nsys.modules[{package!r}] = None\n"
     )
 
 
@@ -290,7 +291,17 @@ CASES = (
              "AWS_EC2_METADATA_DISABLED": "true"}),
     Case("a bucket without boto3", (*INLINE, "--artifacts", "s3://bucket"), 2,
          "needs the package boto3; install it with: pip install 'tuner[s3]'",
-         prepare=_without_boto3, env={"PYTHONPATH": f"{{here}}/without:{ROOT}"}, process=True),
+         prepare=functools.partial(_without, "boto3"),
+         env={"PYTHONPATH": f"{{here}}/without:{ROOT}"}, process=True),
+    Case("an unknown engine", (*NEEDED, "--engine", "dask"), 2, "choose one of: local, ray"),
+    Case("ray without a number of workers", (*NEEDED, "--engine", "ray"), 2, "add --workers W"),
+    Case("an address of ray without ray", (*NEEDED, "--ray-address", "auto"), 2,
+         "--ray-address is for --engine ray"),
+    Case("no CPU for a worker", (*NEEDED, "--cpus-per-worker", "0"), 2, "give a number of CPUs"),
+    Case("ray without its package", (*NEEDED, "--engine", "ray", "--workers", "2"), 2,
+         "needs the package ray; install it with: pip install 'tuner[ray]'",
+         prepare=functools.partial(_without, "ray"),
+         env={"PYTHONPATH": f"{{here}}/without:{ROOT}"}, process=True),
     Case("a cache in a file", (*NEEDED, "--cache-dir", "good.py"), 2, "--cache-dir is 'good.py'"),
     Case("a cache of no size", (*NEEDED, "--cache-gb", "-1"), 2, "--cache-gb is '-1'; give"),
     Case("a name that is too long", (*NEEDED, "--study-name", "n" * 600), 2, "has 600 characters"),

@@ -37,12 +37,13 @@ TITLES = re.findall(r"^### (.+)$", HOW_TO, re.MULTILINE)
 # Words of each title, by which a test finds its how-to.
 IMAGES, MODEL, OBJECTIVE = "own images", "own model", "own objective"
 POSTGRESQL, HOSTS, GPU, NOTEBOOK = "PostgreSQL", "several hosts", "GPU", "notebook"
+RAY = "Ray cluster"
 # Theirs are files of studies/, which tests/finetune/test_studies.py runs on few images.
 OF_STUDIES = {
     "other images": "fashion_mnist", "training itself": "mnist_strategies",
     "error against size": "mnist_size",
 }  # fmt: skip
-TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, NOTEBOOK)
+TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, RAY, NOTEBOOK)
 A_DAEMON = "python -m tuner.worker"
 
 # Several command lines in one process, which starts TensorFlow once: each as `python -m` runs it.
@@ -310,20 +311,19 @@ def test_a_gpu_by_its_number(with_images: tuple[Project, str]) -> None:
 
 
 @pytest.mark.soak
-def test_a_daemon_for_each_gpu(make_project: Callable[[], Project]) -> None:
+def test_a_daemon_divides_its_gpus(make_project: Callable[[], Project]) -> None:
     project = make_project()
     (project.folder / "studies" / "where.py").write_text(
         "import os, time\n\ndef objective(trial):\n    time.sleep(0.3)\n"
         "    trial.set_user_attr('gpu', os.environ['CUDA_VISIBLE_DEVICES'])\n"
         "    return trial.suggest_float('x', 0, 1)\n"
     )
-    lines = scripts_of(parts_of(GPU))[1].splitlines()
-    assert all(A_DAEMON in line and line.endswith("&") for line in lines)
-    with contextlib.ExitStack() as stack:
-        logs = [stack.enter_context(project.daemon(line)) for line in lines]
+    (line,) = scripts_of(parts_of(GPU))[1].splitlines()
+    assert A_DAEMON in line
+    assert line.endswith("&")
+    with project.daemon(line) as log:
         project.sh("python -m tuner.run --study where --trials 16 --detach")
-        for log in logs:
-            wait_until(lambda log=log: "where: all 16 trials are done" in log.read_text(), 120)  # type: ignore[misc]
+        wait_until(lambda: "where: all 16 trials are done" in log.read_text(), 120)
     trials = trials_of(project.url, "where")
     assert {trial.user_attrs["gpu"] for trial in trials} == {"0", "1"}
 
@@ -340,6 +340,18 @@ def test_an_own_objective(with_digits: tuple[Project, str]) -> None:
     assert best.value is not None
     assert best.value < 0.1
     assert f"trial {best.number}: model.pickle, {best.params['loss']}\n" in output
+
+
+def test_a_ray_cluster(
+    with_digits: tuple[Project, str], make_project: Callable[[], Project]
+) -> None:
+    project, parts = make_project(), parts_of(RAY)
+    shutil.copytree(with_digits[0].folder, project.folder, dirs_exist_ok=True)
+    (script,) = scripts_of(parts)
+    assert_shown(parts, project.sh(script))
+    trials = trials_of(project.url, "digits")
+    assert len(trials) == 30
+    assert all(trial.state in ENDED for trial in trials)
 
 
 @pytest.mark.soak

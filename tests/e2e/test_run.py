@@ -1,21 +1,27 @@
 """`python -m tuner.run` as its user meets it: real processes, real kills, every exit code."""
 
+import contextlib
+import json
+import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import optuna
-import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.conftest import ROOT, run, start, wait_until
+from tests.conftest import ROOT, run, wait_until
+from tests.e2e.engines import Engine, both, ray_cluster
 from tuner.storage import open_database
+from tuner.storage.attributes import DEFINITION_ATTR
 
 PARABOLOID = str(ROOT / "studies" / "paraboloid.py")
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -48,10 +54,6 @@ def state_counts(url: str, name: str) -> Counter[TrialState]:
     return Counter(trial.state for trial in trials_of(url, name))
 
 
-def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    return psutil.Process(process.pid).children(recursive=True)
-
-
 def has_running(path: Path, at_least: int = 1) -> Callable[[], bool]:
     """Whether so many trials of a SQLite database are RUNNING and have reported twice."""
 
@@ -73,6 +75,24 @@ def has_running(path: Path, at_least: int = 1) -> Callable[[], bool]:
     return look
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Engine]:
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: it has sockets
+    try:
+        with ray_cluster(folder / "ray.log") as engine:
+            yield engine
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param == "local":
+        return Engine()
+    found: Engine = request.getfixturevalue("cluster")
+    return found
+
+
 @pytest.fixture
 def slow(write_study: Callable[..., Path]) -> str:
     return str(write_study(SLOW, "slow"))
@@ -84,23 +104,14 @@ def sqlite(tmp_path: Path) -> tuple[str, Path]:
     return f"sqlite:///{path}", path
 
 
-def exact_budget(url: str) -> None:
+def exact_budget(engine: Engine, url: str) -> None:
     """12 trials by 4 workers, again 12, then 15; the first ten configurations differ."""
     for asked, workers, says in (
         (12, 4, "12 trials in"),
         (12, 4, "nothing to do"),
         (15, 2, "3 trials in"),
     ):
-        done = run(
-            "--study",
-            PARABOLOID,
-            "--trials",
-            str(asked),
-            "--workers",
-            str(workers),
-            "--storage",
-            url,
-        )
+        done = engine.run(PARABOLOID, asked, workers, url)
         assert done.returncode == 0, done.stderr
         assert says in done.stdout
         trials = trials_of(url, "paraboloid")
@@ -118,14 +129,15 @@ def exact_budget(url: str) -> None:
     ["sqlite", *(pytest.param(it, marks=pytest.mark.soak) for it in ("postgresql", "mysql"))],
     indirect=True,
 )
-def test_exactly_so_many_trials(database_url: str) -> None:
-    exact_budget(database_url)
+@both
+def test_exactly_so_many_trials(engine: Engine, database_url: str) -> None:
+    exact_budget(engine, database_url)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("repetition", range(20))
 def test_exactly_so_many_trials_twenty_times(repetition: int, sqlite: tuple[str, Path]) -> None:
-    exact_budget(sqlite[0])
+    exact_budget(Engine(), sqlite[0])
 
 
 def test_the_same_seed_gives_the_same_trials_with_any_number_of_workers(tmp_path: Path) -> None:
@@ -144,14 +156,15 @@ def test_the_same_seed_gives_the_same_trials_with_any_number_of_workers(tmp_path
     assert found[0] == found[1] == found[2]
 
 
+@both
 def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
-    slow: str, sqlite: tuple[str, Path]
+    engine: Engine, slow: str, sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
-    process = start("--study", slow, "--trials", "10", "--workers", "3", "--storage", url)
+    process = engine.start(slow, 10, 3, url)
     wait_until(has_running(path, 3))
     before = {t.number: (t.params, t.intermediate_values) for t in trials_of(url, "slow")}
-    victim = workers_of(process)[0]
+    victim = engine.family_of(process)[0]
     victim.kill()
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
@@ -165,15 +178,18 @@ def test_a_killed_worker_is_replaced_and_its_trial_goes_on(
     assert values.items() <= after[handed_back].intermediate_values.items()
 
 
-def test_a_killed_supervisor_loses_nothing(slow: str, sqlite: tuple[str, Path]) -> None:
+@both
+def test_a_killed_supervisor_loses_nothing(
+    engine: Engine, slow: str, sqlite: tuple[str, Path]
+) -> None:
     url, path = sqlite
-    arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)
-    process = start(*arguments)
+    arguments = (slow, 8, 3, url)
+    process = engine.start(*arguments)
     wait_until(has_running(path, 3))
-    workers = workers_of(process)
+    workers = engine.family_of(process)
     process.kill()
     process.communicate()
-    again = run(*arguments)
+    again = engine.run(*arguments)
     assert again.returncode == 0, again.stderr
     assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
     wait_until(lambda: not any(worker.is_running() for worker in workers), seconds=10)
@@ -193,27 +209,31 @@ def objective(trial):
 """
 
 
+@both
 def test_what_an_orphan_has_started_ends_with_it(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
     study = str(write_study(STARTING_OTHERS))
-    process = start("--study", study, "--trials", "2", "--workers", "1", "--storage", url)
+    process = engine.start(study, 2, 1, url)
     wait_until(has_running(path))
-    family = workers_of(process)
+    family = engine.family_of(process)
     assert [member.name() for member in family].count("sleep") == 1
     process.kill()
     process.communicate()
     wait_until(lambda: not any(member.is_running() for member in family), seconds=10)
-    assert state_counts(url, "study") == {TrialState.WAITING: 1}
+    # Ray kills a worker at once with its command: the next one takes the trial over.
+    state = TrialState.RUNNING if engine.cluster else TrialState.WAITING
+    assert +state_counts(url, "study") == {state: 1}
 
 
+@both
 def test_ctrl_c_hands_back_and_the_same_command_goes_on(
-    slow: str, sqlite: tuple[str, Path]
+    engine: Engine, slow: str, sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
-    arguments = ("--study", slow, "--trials", "8", "--workers", "3", "--storage", url)
-    process = start(*arguments)
+    arguments = (slow, 8, 3, url)
+    process = engine.start(*arguments)
     wait_until(has_running(path, 3))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=15)
@@ -223,7 +243,7 @@ def test_ctrl_c_hands_back_and_the_same_command_goes_on(
     counts = state_counts(url, "slow")
     assert counts[TrialState.RUNNING] == 0
     assert counts[TrialState.WAITING] >= 2
-    assert run(*arguments).returncode == 0
+    assert engine.run(*arguments).returncode == 0
     assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
 
 
@@ -237,12 +257,13 @@ def objective(trial):
 """
 
 
+@both
 def test_a_second_ctrl_c_ends_an_objective_that_does_not_listen(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
     study = str(write_study(HANGING, "hanging"))
-    process = start("--study", study, "--trials", "8", "--workers", "2", "--storage", url)
+    process = engine.start(study, 8, 2, url)
     wait_until(has_running(path, 2))
     process.send_signal(signal.SIGINT)
     time.sleep(0.5)
@@ -254,11 +275,10 @@ def test_a_second_ctrl_c_ends_an_objective_that_does_not_listen(
     assert state_counts(url, "hanging") == {TrialState.WAITING: 2}
 
 
-def test_a_time_out_drains_and_exits_5(slow: str, sqlite: tuple[str, Path]) -> None:
+@both
+def test_a_time_out_drains_and_exits_5(engine: Engine, slow: str, sqlite: tuple[str, Path]) -> None:
     url, _ = sqlite
-    done = run(
-        "--study", slow, "--trials", "50", "--workers", "2", "--storage", url, "--timeout", "12"
-    )
+    done = engine.run(slow, 50, 2, url, "--timeout", "12")
     assert done.returncode == 5
     assert "--timeout 12 s passed with" in done.stderr
     counts = state_counts(url, "slow")
@@ -274,18 +294,17 @@ def objective(trial):
 """
 
 
+@both
 def test_failures_are_replaced_until_there_are_too_many(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     url, _ = sqlite
     study = str(write_study(FAILING, "failing"))
-    done = run("--study", study, "--trials", "4", "--workers", "1", "--storage", url)
+    done = engine.run(study, 4, 1, url)
     assert done.returncode == 0, done.stderr
     assert state_counts(url, "failing") == {TrialState.COMPLETE: 4, TrialState.FAIL: 3}
     assert trials_of(url, "failing")[1].user_attrs["reason"] == "ValueError: odd"
-    done = run(
-        "--study", study, "--trials", "9", "--workers", "1", "--storage", url, "--max-failures", "1"
-    )
+    done = engine.run(study, 9, 1, url, "--max-failures", "1")
     assert done.returncode == 4
     assert "More than 1 trial failed since this command started (--max-failures 1)" in done.stderr
     counts = state_counts(url, "failing")
@@ -303,50 +322,54 @@ def objective(trial):
 """
 
 
+@both
 def test_a_trial_that_kills_its_workers_fails_with_the_reason(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     url, _ = sqlite
     study = str(write_study(CRASHING, "crashing"))
-    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", url)
+    done = engine.run(study, 3, 1, url)
     assert done.returncode == 0, done.stderr
     trials = trials_of(url, "crashing")
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
     assert trials[1].user_attrs["reason"] == "killed (signal 11)"
 
 
+@both
 def test_workers_that_die_at_once_end_the_command_with_their_last_words(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     study = str(write_study(
         "import os\ndef objective(trial): return 1.0\n"
         "def prepare():\n    print('no luck today', flush=True)\n    os._exit(7)\n"
     ))  # fmt: skip
-    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", sqlite[0])
+    done = engine.run(study, 3, 1, sqlite[0])
     assert done.returncode == 4
     assert "exited with code 7" in done.stderr
     assert "no luck today" in done.stderr
 
 
-@pytest.mark.parametrize("worker_count", ["1", "2"])
+@pytest.mark.parametrize("worker_count", [1, 2])
+@both
 def test_workers_that_die_while_loading_end_the_command(
-    worker_count: str, write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, worker_count: int, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     study = str(write_study("import os\nprint('bye', flush=True)\nos._exit(7)\n"))
-    done = run("--study", study, "--trials", "3", "--workers", worker_count, "--storage", sqlite[0])
+    done = engine.run(study, 3, worker_count, sqlite[0])
     assert done.returncode == 4
     assert "Every worker ended while it loaded the study file (exited with code 7)" in done.stderr
     assert "bye" in done.stderr
 
 
 @pytest.mark.soak
+@both
 def test_an_objective_that_exits_quietly_fails_its_trial(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     study = str(
         write_study(CRASHING.replace("os.kill(os.getpid(), signal.SIGSEGV)", "os._exit(0)"))
     )
-    done = run("--study", study, "--trials", "3", "--workers", "1", "--storage", sqlite[0])
+    done = engine.run(study, 3, 1, sqlite[0])
     assert done.returncode == 0, done.stderr
     trials = trials_of(sqlite[0], "study")
     assert [t.state.name for t in trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
@@ -354,21 +377,25 @@ def test_an_objective_that_exits_quietly_fails_its_trial(
 
 
 @pytest.mark.soak
-def test_a_worker_that_somebody_stops_is_replaced(slow: str, sqlite: tuple[str, Path]) -> None:
+@both
+def test_a_worker_that_somebody_stops_is_replaced(
+    engine: Engine, slow: str, sqlite: tuple[str, Path]
+) -> None:
     url, path = sqlite
-    process = start("--study", slow, "--trials", "6", "--workers", "2", "--storage", url)
+    process = engine.start(slow, 6, 2, url)
     wait_until(has_running(path, 2))
-    workers_of(process)[0].terminate()
+    engine.family_of(process)[0].terminate()
     _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert state_counts(url, "slow") == {TrialState.COMPLETE: 6}
 
 
+@both
 def test_the_time_out_bounds_a_study_that_hangs_while_it_is_loaded(
-    write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     study = str(write_study("import time\ntime.sleep(1000)\n"))
-    done = run("--study", study, "--trials", "3", "--storage", sqlite[0], "--timeout", "2")
+    done = engine.run(study, 3, 2, sqlite[0], "--timeout", "2")
     assert done.returncode == 5
     assert "passed before the study file was loaded" in done.stderr
 
@@ -432,12 +459,13 @@ def objective(trial):
 
 
 @pytest.mark.soak
+@both
 def test_a_worker_that_grows_is_replaced_between_trials(
-    write_study: Callable[..., Path], tmp_path: Path
+    engine: Engine, write_study: Callable[..., Path], tmp_path: Path
 ) -> None:
     url = f"sqlite:///{tmp_path}/tuner.db"
     study = str(write_study(LEAKING, "leaking"))
-    done = run("--study", study, "--trials", "9", "--workers", "1", "--storage", url)
+    done = engine.run(study, 9, 1, url)
     assert done.returncode == 0, done.stderr
     trials = trials_of(url, "leaking")
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 9
@@ -528,3 +556,67 @@ def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_written(
         assert done.returncode == 2
         assert words in done.stderr
     assert not (tmp_path / "tuner.db").exists()
+
+
+def test_a_killed_ray_actor_is_replaced_and_its_trial_goes_on(
+    cluster: Engine, slow: str, sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    process = cluster.start(slow, 8, 2, url)
+    wait_until(has_running(path, 2))
+    worker = cluster.family_of(process)[0]
+    actor = worker.parent()
+    assert actor is not None
+    assert "ray::" in actor.name() or "ray::" in " ".join(actor.cmdline())
+    actor.kill()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert f"worker {worker.pid} lost with its Ray actor or node; trial " in out
+    assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
+    wait_until(lambda: not worker.is_running(), seconds=10)
+
+
+def test_what_lies_beside_the_study_file_travels_with_it(
+    cluster: Engine, tmp_path: Path, sqlite: tuple[str, Path]
+) -> None:
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "beside.py").write_text("from pathlib import Path\nPLACE = Path(__file__).parent\n")
+    (folder / "far.txt").write_text("0.25")
+    (folder / "travels.py").write_text(
+        "import os, sys\nfrom pathlib import Path\nfrom studies.beside import PLACE\n"
+        "def objective(trial):\n"
+        "    trial.set_user_attr('place', str(PLACE))\n"
+        "    return float(Path(__file__).with_name('far.txt').read_text())\n"
+    )
+    done = run("--study", "travels", "--trials", "2", "--workers", "1", "--storage", sqlite[0],
+               *cluster.flags, cwd=tmp_path, PYTHONPATH=str(ROOT), **cluster.env)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for trial in trials_of(sqlite[0], "travels"):
+        assert trial.value == 0.25
+        assert not Path(trial.user_attrs["place"]).is_relative_to(tmp_path)
+    with contextlib.closing(open_database(sqlite[0])) as database:
+        study = optuna.load_study(study_name="travels", storage=database.storage)
+        assert json.loads(study.user_attrs[DEFINITION_ATTR])["file"] == "studies/travels.py"
+
+
+def test_workers_that_find_no_place_on_ray_are_told_of(
+    cluster: Engine, slow: str, sqlite: tuple[str, Path]
+) -> None:
+    process = cluster.start(slow, 8, 2, sqlite[0], "--cpus-per-worker", "3", "--timeout", "20")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 5, err
+    assert "2 workers wait for a place: each needs 3 CPU, and 2 of 2 CPUs of the Ray cluster" in out
+
+
+def test_without_a_ray_cluster_a_sentence_says_how_to_start_one(
+    slow: str, sqlite: tuple[str, Path]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    done = Engine(("--engine", "ray", "--ray-address", address)).run(slow, 2, 1, sqlite[0])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: There is no Ray cluster at --ray-address {address}: ")
+    assert "`ray start --head`" in done.stderr
+    assert not sqlite[1].exists()

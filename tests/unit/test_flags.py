@@ -92,9 +92,9 @@ def test_every_setting_can_come_from_each_place(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setting = SETTINGS[name]
-    kind = {"workers": "4", "seed": "4", "max-failures": "4", "precision": "auto"}
-    numbers = {*kind, "timeout", "trial-timeout", "cache-gb"} - {"precision"}
-    text = kind.get(name, "4" if name in numbers else "x")
+    numbers = {"workers", "seed", "max-failures", "timeout", "trial-timeout", "cache-gb",
+               "cpus-per-worker", "gpus-per-worker"}  # fmt: skip
+    text = "4" if name in numbers else next(iter(setting.choices), "x")
     switch = setting.metavar is None
     key = name.replace("-", "_")
     flag = [f"--{name}"] if switch else [f"--{name}", text]

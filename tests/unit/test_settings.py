@@ -16,7 +16,8 @@ VALUES: dict[str, Any] = {
     "seed": None, "sampler": None, "pruner": None, "precision": None, "timeout": None,
     "max_failures": None, "trial_timeout": None, "artifacts": None, "cache_dir": None,
     "cache_gb": None, "compare": None, "from_study": None, "detach": False, "quiet": False,
-    "no_publish": False, "verbose": False,
+    "no_publish": False, "verbose": False, "engine": None, "ray_address": None,
+    "cpus_per_worker": None, "gpus_per_worker": None,
 }  # fmt: skip
 
 
@@ -109,6 +110,14 @@ def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> Non
         ({"pruner": "medain"}, "there is no such pruner; did you mean 'median'?"),
         ({"study": "t.py"}, "There is no study file t.py"),
         ({"study_name": "n" * 600}, "has 600 characters"),
+        ({"engine": "ray"}, "--engine is ray, and how many workers it shall place is not said"),
+        ({"engine": "ray", "workers": 0}, "how many workers it shall place is not said"),
+        ({"gpus_per_worker": 1.0}, "--gpus-per-worker is for --engine ray"),
+        ({"engine": "local", "ray_address": "auto"}, "--ray-address is for --engine ray"),
+        (
+            {"engine": "ray", "workers": 2, "cpus_per_worker": 1.5},
+            "--cpus-per-worker is 1.5, and Ray gives a part of one or whole ones",
+        ),
     ],
 )
 def test_wrong_settings_get_a_sentence(values: dict[str, Any], says: str) -> None:
@@ -253,6 +262,52 @@ def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.default_workers() == 3
     monkeypatch.setattr(machine, "memory_bytes", lambda: 1e9)
     assert machine.default_workers() == 1
+
+
+def test_a_worker_of_ray_has_the_threads_and_gpus_of_its_place(tmp_path: Path) -> None:
+    assert resolved().ray is None
+    found = resolved(engine="ray", workers=3)
+    assert found.ray == settings.RayPlace("auto", 1.0, 0.0)
+    variables = found.worker_variables()
+    assert (variables["TUNER_THREADS"], variables["CUDA_VISIBLE_DEVICES"]) == ("1", "")
+    assert "TUNER_CACHE_DIR" not in variables  # of this machine's home
+    found = resolved(
+        engine="ray", workers=3, ray_address="ray://h:1", cpus_per_worker=4.0, gpus_per_worker=0.5,
+        cache_dir="c",
+    )  # fmt: skip
+    assert found.ray == settings.RayPlace("ray://h:1", 4.0, 0.5)
+    assert found.ray.is_remote
+    variables = found.worker_variables()
+    assert (variables["TUNER_THREADS"], variables["TUNER_CACHE_DIR"]) == ("4", str(tmp_path / "c"))
+    assert "CUDA_VISIBLE_DEVICES" not in variables  # Ray sets it
+
+
+def test_without_ray_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs the package ray; .* pip install 'tuner\[ray\]'"):
+        resolved(engine="ray", workers=1)
+
+
+def test_workers_take_the_visible_gpus_in_turn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def of_five() -> list[str]:
+        found = (machine.gpu_variables(number, 5) for number in range(1, 6))
+        return [it.get("CUDA_VISIBLE_DEVICES", "as it is") for it in found]
+
+    monkeypatch.setattr(machine, "_DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert of_five() == ["as it is"] * 5
+    for name in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    assert of_five() == ["0", "1", "0", "1", "0"]
+    assert machine.gpu_variables(1, 1) == {}  # one alone keeps them all
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-8932f937,5")
+    assert of_five() == ["3", "GPU-8932f937", "5", "3", "GPU-8932f937"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,3")  # CUDA reads no further than -1
+    assert of_five() == ["2"] * 5
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert of_five() == ["as it is"] * 5
 
 
 def test_a_containers_limits_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -33,6 +34,7 @@ LOOK_SECONDS = 0.2
 
 
 _orphaned = threading.Event()
+_guards: list["subprocess.Popen[bytes]"] = []  # kept, for its pipe ends with it
 
 logger = logging.getLogger("tuner.engines.child")  # this module's own name is __main__
 
@@ -64,6 +66,8 @@ def main(events_fd: int) -> int:
         optuna.logging.INFO if start["verbose"] else optuna.logging.WARNING
     )
     _send_logs(events, start["log_level"])
+    if start["guarded"]:
+        _guard_group()
     log.watch(lambda text, done: _send(events, event="progress", text=text, done=done))
     inbox: queue.Queue[dict[str, Any]] = queue.Queue()
     threading.Thread(target=_listen, args=(commands, inbox), daemon=True).start()
@@ -129,6 +133,20 @@ def _listen(commands: IO[str], inbox: "queue.Queue[dict[str, Any]]") -> None:
 def _end_group() -> None:
     """End this process and all that the objective has started: nobody else will."""
     os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _guard_group() -> None:
+    """Let a process of its own end our group when we are gone, for whom nobody else does.
+
+    It waits for the end of a pipe of which only we have the other side.
+    """
+    guard = subprocess.Popen(  # noqa: S603 - nothing of it comes from outside
+        ["/bin/sh", "-c", f"read -r _; kill -KILL -{os.getpgrp()}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    _guards.append(guard)
 
 
 def _send_logs(events: IO[str], level: int) -> None:

@@ -19,9 +19,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LogLine:
-    """A worker has something to say."""
+    """A worker has something to say.
+
+    Attributes:
+        once: what it is about, when the first worker to say it speaks for all.
+    """
 
     text: str
+    once: str | None = None
 
 
 @dataclass(frozen=True)

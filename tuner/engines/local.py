@@ -38,7 +38,7 @@ from tuner.engines.interface import (
     WorkerState,
 )
 from tuner.errors import StorageError, TooManyFailures, TunerError, UsageError
-from tuner.machine import oom_kills
+from tuner.machine import gpu_variables, oom_kills
 from tuner.storage import Owner
 from tuner.study import Snapshot
 from tuner.work import OUT_OF_MEMORY, TIMED_OUT, Assignment
@@ -76,38 +76,44 @@ class LocalEngine:
         storage: the database's URL, with its password.
         supervisor: this process.
         workers: how many processes.
+        first: the number of the first of them.
         variables: environment variables that each of them gets.
+        guarded: whether this process may be killed together with its workers, which are then to
+            leave nothing behind that their objectives started.
 
     What the workers write to their standard output and error is told where the logger ``tuner``
     takes debug messages, and else kept for their last words alone.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is something else
         self,
         study_file: Path,
         storage: str,
         supervisor: Owner,
         *,
         workers: int,
+        first: int = 1,
         variables: Mapping[str, str],
+        guarded: bool = False,
     ) -> None:
         self._study_file = study_file
         self._storage = storage
         self._supervisor = supervisor
-        self._workers = workers
+        self._numbers = range(first, first + workers)
         self._variables = variables
+        self._guarded = guarded
         self._verbose = logging.getLogger("tuner").isEnabledFor(logging.DEBUG)
         self._children: list[_Child] = []
         self._events: queue.Queue[tuple[_Child, dict[str, object]]] = queue.Queue()
         self._assignment: Assignment | None = None
         self._draining = False
-        self._heard: set[object] = set()  # what workers said that is to be said once
+        self._heard: set[str | None] = set()  # what workers said that is to be said once
         self._oom_kills = oom_kills()
         self._polled = time.monotonic()  # when `poll` was last called
 
     def start(self) -> None:
         """Start the workers; each loads the study file."""
-        for number in range(1, self._workers + 1):
+        for number in self._numbers:
             self._spawn(number)
 
     def assign(self, assignment: Assignment) -> None:
@@ -150,7 +156,7 @@ class LocalEngine:
     def replace(self) -> None:
         """Start a worker in the place of one that is gone."""
         taken = {child.number for child in self._children}
-        self._spawn(min(set(range(1, self._workers + 1)) - taken))
+        self._spawn(min(set(self._numbers) - taken))
 
     def drain(self) -> None:
         """Ask every worker to hand its trial back and end."""
@@ -170,6 +176,11 @@ class LocalEngine:
         return len(self._children)
 
     @property
+    def owners(self) -> list[Owner]:
+        """The workers that have not ended, as the database knows them."""
+        return [child.owner for child in self._children]
+
+    @property
     def workers(self) -> list[WorkerState]:
         """What each of them does."""
         states = [child.activity.state for child in self._children]
@@ -184,7 +195,12 @@ class LocalEngine:
             stderr=subprocess.STDOUT,
             pass_fds=(write_end,),
             process_group=0,
-            env={**tensorflow_log(verbose=self._verbose), **os.environ, **self._variables},
+            env={
+                **tensorflow_log(verbose=self._verbose),
+                **os.environ,
+                **gpu_variables(number, len(self._numbers)),
+                **self._variables,
+            },
             text=True,
             errors="replace",
         )
@@ -207,6 +223,7 @@ class LocalEngine:
                 "owner": asdict(owner),
                 "log_level": logging.getLogger("tuner").getEffectiveLevel(),
                 "verbose": self._verbose,
+                "guarded": self._guarded,
             },
         )
         self._send_assignment(child)
@@ -245,10 +262,10 @@ class LocalEngine:
             child.activity.begin(PREPARING)
             return [Loaded(Snapshot.from_json(text))]
         if kind == "log":
-            once = message["once"]
+            once = None if message["once"] is None else str(message["once"])
             heard = once is not None and once in self._heard
             self._heard.add(once)
-            return [] if heard else [LogLine(text)]
+            return [] if heard else [LogLine(text, once)]
         if kind == "lost database":
             child.lost_database = True
             return [LogLine(text)]

@@ -1,0 +1,100 @@
+"""Both engines, for tests that ask the same of each: local processes, and a real Ray cluster."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ENVIRONMENT, start, wait_until
+
+ENGINES = ("local", "ray")
+CPUS = 2  # of the cluster
+# Three workers find room in it.
+CPUS_A_WORKER = "0.5"
+# A cluster begun after one of `--ray-address local` would want the token that this one has left.
+OPEN = {"RAY_AUTH_MODE": "disabled"}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine as a command is told of it.
+
+    Attributes:
+        flags: of the command.
+        env: its environment variables, besides.
+        cluster: what all its workers descend from; None: from the command itself.
+    """
+
+    flags: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    cluster: psutil.Process | None = None
+
+    def start(
+        self, study: str, trials: int, workers: int, url: str, *more: str
+    ) -> "subprocess.Popen[str]":
+        """Start ``python -m tuner.run`` with this engine."""
+        return start(
+            *("--study", study, "--trials", str(trials), "--workers", str(workers)),
+            *("--storage", url, *self.flags, *more),
+            **self.env,
+        )
+
+    def run(
+        self, study: str, trials: int, workers: int, url: str, *more: str
+    ) -> "subprocess.CompletedProcess[str]":
+        """The same, to its end."""
+        with self.start(study, trials, workers, url, *more) as process:
+            out, err = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def family_of(self, process: "subprocess.Popen[str]") -> list[psutil.Process]:
+        """The worker processes, and what they have started."""
+        if self.cluster is None:
+            return psutil.Process(process.pid).children(recursive=True)
+        found = []
+        for one in self.cluster.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if any("tuner.engines.child" in word for word in one.cmdline()):
+                    found += [one, *one.children(recursive=True)]
+        return found
+
+
+@contextlib.contextmanager
+def ray_cluster(log: Path) -> Iterator[Engine]:
+    """A cluster of this machine, which ends with the block."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", f"--port={port}",
+        f"--num-cpus={CPUS}", "--include-dashboard=false", "--disable-usage-stats",
+        f"--temp-dir={log.parent}", "--block",
+    ]  # fmt: skip
+    with log.open("wb") as out:
+        process = psutil.Popen(
+            command, env={**ENVIRONMENT, **OPEN}, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        address = f"127.0.0.1:{port}"
+        flags = ("--engine", "ray", "--ray-address", address, "--cpus-per-worker", CPUS_A_WORKER)
+        yield Engine(flags, OPEN, psutil.Process(process.pid))
+    finally:
+        family = process.children(recursive=True)
+        process.terminate()
+        process.wait(20)
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def both(test: Callable[..., None]) -> Callable[..., None]:
+    """Run a test on each engine; it has the fixture ``engine``."""
+    return pytest.mark.parametrize("engine", ENGINES, indirect=True)(test)

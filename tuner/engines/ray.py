@@ -1,0 +1,452 @@
+"""Workers on a Ray cluster, an actor each: where they run, and on which CPUs and GPUs, Ray decides.
+
+An actor holds a local engine with one worker, which is a process of its own on the actor's node::
+
+    us <─ Ray ─> actor <─ pipes ─> worker process ─> SQL database
+
+So a worker is the same everywhere, and an objective that holds the GIL or dies leaves its actor
+able to answer. The actor is asked again and again what has happened. When it, or its node, dies,
+Ray says so instead of an answer: that is the death of its worker.
+
+The study file travels with what lies beside it, and with this package, by Ray's runtime
+environment; everything else that they import must be on the nodes. The environment variables that
+a study reads are those of the node.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+# Ray reports how it is used to its makers unless it is told not to, and prints what its own
+# processes have to say of deaths, which we say ourselves.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
+
+import ray
+import ray.exceptions
+import ray.util
+
+import tuner
+from tuner import wording
+from tuner.artifacts import BUCKET_SCHEME
+from tuner.engines.interface import Event, Gone, Loaded, LogLine, Refused, WorkerState
+from tuner.engines.local import LocalEngine
+from tuner.errors import UsageError
+from tuner.settings import RAY_CLIENT, RayPlace
+from tuner.storage import Owner
+from tuner.work import Assignment
+
+# An actor answers after so long when nothing happens, in seconds: what it is told waits as long.
+POLL_SECONDS = 0.3
+# A worker that Ray has not placed after so long is worth a sentence, in seconds.
+PLACE_SECONDS = 10.0
+# An actor has so long to end its worker, in seconds; then Ray ends the actor.
+KILL_SECONDS = 2.0
+# A cluster answers within so long, in seconds; Ray itself would try for many minutes.
+CONNECT_SECONDS = 5.0
+# What Ray carries of a folder, in MB: half a GB, and its own part.
+MOST_MEGABYTES = 500
+
+# What may lie beside a study file and is none of its business.
+_LEFT_BEHIND = (".*", "__pycache__", "*.db", "*.db-*", "tuner-artifacts", "report-*.html")
+
+PLACING = "waiting for a place"
+LOST = "lost with its Ray actor or node"
+
+
+@dataclass(frozen=True)
+class _Report:
+    """An actor's answer.
+
+    Attributes:
+        owner: its worker process; None when it has ended.
+        state: what that does; its times are ages in seconds, for the clock is another one.
+        events: what happened since the answer before.
+    """
+
+    owner: Owner | None
+    state: WorkerState | None
+    events: list[Event]
+
+
+class _Host:
+    """The actor: one worker of a local engine, on some node."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - what a local engine takes
+        self,
+        study_file: str,
+        storage: str,
+        supervisor: Owner,
+        number: int,
+        variables: Mapping[str, str],
+        log_level: int,
+    ) -> None:
+        logging.getLogger("tuner").setLevel(log_level)
+        self._engine = LocalEngine(
+            Path(study_file),
+            storage,
+            replace(supervisor, host=socket.gethostname()),
+            workers=1,
+            first=number,
+            variables=variables,
+            guarded=True,  # Ray kills an actor and its children at once
+        )
+
+    def start(self) -> _Report:
+        self._engine.start()
+        return self._report([])
+
+    def assign(self, assignment: Assignment) -> None:
+        self._engine.assign(assignment)
+
+    def poll(self, seconds: float) -> _Report:
+        return self._report(self._engine.poll(seconds))
+
+    def drain(self) -> None:
+        self._engine.drain()
+
+    def kill(self) -> None:
+        self._engine.kill()
+
+    def _report(self, events: list[Event]) -> _Report:
+        owner = next(iter(self._engine.owners), None)
+        state = next(iter(self._engine.workers), None)
+        return _Report(owner, None if state is None else _by_another_clock(state), events)
+
+
+def _by_another_clock(state: WorkerState) -> WorkerState:
+    """From times of this process's clock to ages, and back in another process."""
+    now = time.monotonic()
+    return replace(state, since=now - state.since, told=now - state.told)
+
+
+@dataclass
+class _Placed:
+    """An actor, or one that Ray has yet to place.
+
+    Attributes:
+        reply: the answer that is due.
+        owner: its worker, as of the last answer; None before the first.
+    """
+
+    number: int
+    actor: Any
+    reply: Any
+    state: WorkerState
+    owner: Owner | None = None
+
+
+class RayEngine:
+    """See `tuner.engines.interface.Engine`.
+
+    Args:
+        study_file: what each worker loads; it is here, and need not be on the nodes.
+        storage: the database's URL, with its password.
+        supervisor: this process.
+        place: the cluster, and what of it a worker takes.
+        workers: how many actors.
+        variables: environment variables that each worker gets.
+        artifacts: the address of the artifact store.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is something else
+        self,
+        study_file: Path,
+        storage: str,
+        supervisor: Owner,
+        *,
+        place: RayPlace,
+        workers: int,
+        variables: Mapping[str, str],
+        artifacts: str,
+    ) -> None:
+        self._study_file = study_file
+        self._storage = storage
+        self._supervisor = supervisor
+        self._place = place
+        self._workers = workers
+        self._variables = variables
+        self._artifacts = artifacts
+        self._placed: list[_Placed] = []
+        self._to_say: list[Event] = []
+        self._heard: set[str] = set()
+        self._assignment: Assignment | None = None
+
+    def start(self) -> None:
+        """Connect to the cluster, and ask it for the workers.
+
+        Raises:
+            UsageError: there is no such cluster, or it cannot run this study.
+        """
+        with tempfile.TemporaryDirectory() as folder, _our_signals():
+            self._there = _stage(self._study_file, Path(folder))
+            _connect(self._place.address, folder)
+        self._check_nodes()
+        for number in range(1, self._workers + 1):
+            self._ask_for(number)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Let the workers take trials of a study."""
+        self._assignment = assignment
+        for placed in self._placed:
+            if placed.owner is not None:
+                placed.actor.assign.remote(assignment)
+
+    def poll(self, seconds: float) -> list[Event]:
+        """What happened, after waiting at most ``seconds`` for something to happen."""
+        events, self._to_say = self._to_say, []
+        replies = [placed.reply for placed in self._placed]
+        if not replies:
+            time.sleep(seconds)
+            return events
+        ray.wait(replies, timeout=seconds)
+        ready, _ = ray.wait(replies, num_returns=len(replies), timeout=0)
+        for placed in [it for it in self._placed if it.reply in ready]:
+            events += self._hear(placed)
+        return [*events, *self._mind_unplaced()]
+
+    def _hear(self, placed: _Placed) -> list[Event]:
+        """An actor has answered, or died."""
+        try:
+            report: _Report = ray.get(placed.reply)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            self._remove(placed)
+            return [Refused(UsageError(f"Ray cannot bring the study to a node: {_brief(error)}"))]
+        except ray.exceptions.RayActorError:
+            self._remove(placed)
+            return [Gone(placed.owner or self._supervisor.worker(0), LOST, [])]
+        is_new = placed.owner is None
+        if report.owner is None or report.state is None:
+            self._remove(placed)
+        else:
+            placed.owner, placed.state = report.owner, _by_another_clock(report.state)
+            if is_new and self._assignment is not None:
+                placed.actor.assign.remote(self._assignment)
+            placed.reply = placed.actor.poll.remote(POLL_SECONDS)
+        return [event for it in report.events if (event := self._understand(it)) is not None]
+
+    def _understand(self, event: Event) -> Event | None:
+        """An event as it is told here: once what is to be said once, and by our name for files."""
+        if isinstance(event, LogLine) and event.once is not None:
+            heard = event.once in self._heard
+            self._heard.add(event.once)
+            return None if heard else event
+        if isinstance(event, Loaded):
+            return Loaded(replace(event.snapshot, file=str(self._study_file)))
+        return event
+
+    def replace(self) -> None:
+        """Ask for a worker in the place of one that is gone."""
+        taken = {placed.number for placed in self._placed}
+        self._ask_for(min(set(range(1, self._workers + 1)) - taken))
+
+    def drain(self) -> None:
+        """Ask every worker to hand its trial back and end."""
+        for placed in list(self._placed):
+            if placed.owner is None:
+                self._remove(placed)
+            else:
+                placed.actor.drain.remote()
+
+    def kill(self) -> None:
+        """End every worker, and what it started, at once."""
+        ends = [placed.actor.kill.remote() for placed in self._placed if placed.owner is not None]
+        if ends:
+            ray.wait(ends, num_returns=len(ends), timeout=KILL_SECONDS)
+        for placed in self._placed:
+            ray.kill(placed.actor)
+
+    @property
+    def alive(self) -> int:
+        """How many workers have not ended."""
+        return len(self._placed)
+
+    @property
+    def workers(self) -> list[WorkerState]:
+        """What each of them does."""
+        return sorted((placed.state for placed in self._placed), key=lambda state: state.number)
+
+    def _ask_for(self, number: int) -> None:
+        actor: Any = (
+            ray.remote(_Host)
+            .options(num_cpus=self._place.cpus, num_gpus=self._place.gpus)
+            .remote(
+                self._there,
+                self._storage,  # by Ray's own channel, as the pipe of a local worker
+                self._supervisor,
+                number,
+                self._variables,
+                logging.getLogger("tuner").getEffectiveLevel(),
+            )
+        )
+        state = WorkerState(number, 0, PLACING, None, time.monotonic())
+        self._placed.append(_Placed(number, actor, actor.start.remote(), state))
+
+    def _remove(self, placed: _Placed) -> None:
+        self._placed.remove(placed)
+        ray.kill(placed.actor)
+
+    def _mind_unplaced(self) -> list[Event]:
+        """Say once that the cluster has no room for all workers."""
+        limit = time.monotonic() - PLACE_SECONDS
+        late = [it for it in self._placed if it.owner is None and it.state.since < limit]
+        if not late or PLACING in self._heard:
+            return []
+        self._heard.add(PLACING)
+        free, there = ray.available_resources(), ray.cluster_resources()
+        kinds = ["CPU", "GPU"] if self._place.gpus else ["CPU"]
+        room = " and ".join(f"{free.get(it, 0):g} of {there.get(it, 0):g} {it}s" for it in kinds)
+        needs = f"{self._place.cpus:g} CPU" + (f" and {self._place.gpus:g} GPU" * (len(kinds) > 1))
+        waits = "waits" if len(late) == 1 else "wait"
+        return [
+            LogLine(
+                f"{wording.count(len(late), 'worker')} {waits} for a place: each needs {needs}, "
+                f"and {room} of the Ray cluster are free; --cpus-per-worker or fewer --workers "
+                "make it fit."
+            )
+        ]
+
+    def _check_nodes(self) -> None:
+        """Refuse a database that is a file of this machine, where workers could be on others.
+
+        Raises:
+            UsageError: it is one.
+        """
+        addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+        here = None if self._place.is_remote else ray.util.get_node_ip_address()
+        others = len(addresses - {here})
+        if not others:
+            return
+        machines = wording.count(others, "other machine")
+        if self._storage.startswith("sqlite"):
+            raise UsageError(
+                f"The database is a SQLite file of this machine, and the Ray cluster has "
+                f"{machines}; name a server with --storage postgresql://USER:PASSWORD@HOST/NAME."
+            )
+        if not self._artifacts.startswith(BUCKET_SCHEME):
+            self._to_say.append(
+                LogLine(
+                    f"the Ray cluster has {machines}, and the artifact store is the folder "
+                    f"{self._artifacts}: unless all share it, a trial that one of them began "
+                    "starts over on another; s3://BUCKET/PREFIX is shared by all."
+                )
+            )
+
+
+def _connect(address: str, folder: str) -> None:
+    """Connect this process to a cluster; what is in the folder travels with it.
+
+    Raises:
+        UsageError: there is none, or it refuses us.
+    """
+    environment = {
+        "working_dir": folder,
+        "py_modules": [str(Path(tuner.__file__).parent)],
+        "excludes": ["__pycache__"],
+    }
+    # The cluster of `local` is for this command alone; its objects are a few messages.
+    own: dict[str, Any] = {}
+    if address == "local":
+        own = {"include_dashboard": False, "object_store_memory": 100_000_000}
+    try:
+        _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+        ray.init(
+            address=address,
+            runtime_env=environment,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **own,
+        )
+    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+        raise UsageError(
+            f"There is no Ray cluster at --ray-address {address}: {_brief(error)} Start one with "
+            "`ray start --head`, name another address, or let this command have one of its own "
+            "with --ray-address local; one that asks for a token needs RAY_AUTH_MODE=token here."
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UsageError(
+            f"The Ray cluster at --ray-address {address} does not take this study: {_brief(error)}"
+        ) from error
+
+
+def _knock(address: str) -> None:
+    """Look whether anybody listens at ``HOST:PORT`` or ``ray://HOST:PORT``.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix(RAY_CLIENT).rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+
+
+@contextlib.contextmanager
+def _our_signals() -> Iterator[None]:
+    """Keep our handlers of SIGINT and SIGTERM: Ray puts its own in their place."""
+    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)
+
+
+def _stage(study_file: Path, folder: Path) -> str:
+    """Copy a study file, and what lies beside it, to a folder that travels.
+
+    Returns:
+        The file's path in it: as it was given, if it lies below the current directory.
+
+    Raises:
+        UsageError: it is more than Ray carries.
+    """
+    here, file = Path.cwd(), study_file.absolute()
+    there = file.relative_to(here) if file.is_relative_to(here) else Path(file.name)
+    megabytes = _megabytes(file.parent)
+    if megabytes > MOST_MEGABYTES:
+        raise UsageError(
+            f"What lies beside {study_file} has {megabytes:,.0f} MB, and Ray carries at most "
+            f"{MOST_MEGABYTES} to its nodes; put the study file into a folder of its own, and its "
+            "data where every node reads them."
+        )
+    try:
+        shutil.copytree(file.parent, folder / there.parent, ignore=_left_behind, dirs_exist_ok=True)
+    except shutil.Error as error:
+        path, _, reason = error.args[0][0]
+        raise UsageError(
+            f"{path} lies beside the study file, and cannot be copied to travel with it: {reason}; "
+            "put the study file into a folder of its own."
+        ) from error
+    return str(there)
+
+
+def _left_behind(folder: str, names: list[str]) -> set[str]:
+    """Those names in a folder that do not travel; of sockets and pipes there is nothing to copy."""
+    named = shutil.ignore_patterns(*_LEFT_BEHIND)(folder, names)
+    paths = ((name, Path(folder) / name) for name in names)
+    return named | {name for name, path in paths if not (path.is_file() or path.is_dir())}
+
+
+def _megabytes(folder: Path) -> float:
+    """What would be copied of a folder."""
+    total = 0.0
+    for root, folders, files in os.walk(folder):
+        left = _left_behind(root, [*folders, *files])
+        folders[:] = [name for name in folders if name not in left]
+        total += sum((Path(root) / name).stat().st_size for name in set(files) - left) / 1e6
+    return total
+
+
+def _brief(error: BaseException) -> str:
+    """The first sentence of an error of Ray's."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return wording.cut(text.partition(". ")[0].rstrip(".")) + "."
