@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(settings: DaemonSettings, console: Console) -> None:
-    """Help with open requests until a signal comes.
+    """Help with open requests until a signal comes, or there were none for long enough.
 
     Raises:
         TunerError: the database cannot be used, and waiting does not mend that; or the artifact
@@ -71,13 +71,17 @@ def serve(settings: DaemonSettings, console: Console) -> None:
             try:
                 with contextlib.closing(open_database(settings.storage, patient=True)) as database:
                     _Daemon(settings, database, signals, display).run()
+                    break
             except StorageError as error:
                 if not is_transient(error):
                     raise
                 if not signals.received:
                     display.note(f"{error} Trying again.")
                     interrupt.wait(RECONNECT_SECONDS)
-        display.note("ended by a signal; what was running is handed back")
+        if signals.received:
+            display.note("ended by a signal; what was running is handed back")
+        else:
+            display.note(f"ended: nothing was asked for in {settings.idle:g} s")
 
 
 @dataclass
@@ -97,13 +101,20 @@ class _Daemon:
             f"waiting for trials of {which} in {self.database.url}, with "
             f"{wording.count(self.settings.workers, 'worker')}"
         )
-        while not self.signals.received:
+        idle_since = time.monotonic()
+        while not (self.signals.received or self._is_idle_since(idle_since)):
             self._reap()
             found = self._next()
             if found is None:
                 interrupt.wait(LOOK_SECONDS)
             else:
                 self._serve(*found)
+                idle_since = time.monotonic()
+
+    def _is_idle_since(self, when: float) -> bool:
+        """Whether there was nothing to do for as long as it may be."""
+        limit = self.settings.idle
+        return limit is not None and time.monotonic() - when > limit
 
     def _reap(self) -> None:
         """Free what dead supervisors left in any study, also where nobody else is there."""

@@ -350,6 +350,7 @@ class DaemonSettings:
         cache_dir: the folder of what is computed once a machine, absolute.
         cache_gb: the bound of stored features.
         verbose: show the workers' output and debug log.
+        idle: seconds without an open request after which the daemon ends, or None.
     """
 
     storage: str = field(repr=False)
@@ -359,6 +360,7 @@ class DaemonSettings:
     cache_dir: Path
     cache_gb: float
     verbose: bool
+    idle: float | None
 
     def variables(self, precision: str) -> dict[str, str]:
         """Environment variables for `tuner.finetune`, in the workers of a study."""
@@ -380,6 +382,7 @@ def resolve_daemon(given: Given) -> DaemonSettings:
         cache_dir=_cache_dir(given),
         cache_gb=_or(values["cache_gb"], cache.DEFAULT_BOUND_GB),
         verbose=values["verbose"],
+        idle=values["idle"],
     )
 
 

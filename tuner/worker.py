@@ -7,7 +7,7 @@ import click
 from tuner.command import execute
 from tuner.complete import study_names
 from tuner.flags import Command, given, setting
-from tuner.values import text, whole
+from tuner.values import amount, text, whole
 
 
 @click.command(
@@ -23,6 +23,13 @@ from tuner.values import text, whole
     help="Serve this study only, by its name in the database; may be repeated. [default: all]",
 )
 @setting("workers", type=whole(1), help="Worker processes.")
+@click.option(
+    "--idle",
+    type=amount("seconds"),
+    metavar="SECONDS",
+    help="End after so long without an open request, as a job of a cluster has to. [default: wait "
+    "for ever]",
+)
 @setting("artifacts")
 @setting("cache-dir")
 @setting("cache-gb")

@@ -22,14 +22,16 @@ from typing import Any
 import pandas as pd
 import psycopg
 import pytest
+import yaml
 from optuna.trial import TrialState
 from plotly import graph_objects as go
 from sqlalchemy.engine import make_url
 
 from tests.conftest import ENVIRONMENT, ROOT, wait_until
-from tests.e2e.faults import opened, own_cluster
+from tests.e2e.faults import Commands, check_nothing_lost, opened, own_cluster
 from tests.e2e.test_faults_database import as_host
 from tests.e2e.test_run import ENDED, trials_of
+from tuner.flags import PASSWORD_FILE_VARIABLE, SETTINGS
 from tuner.supervise import DRAIN_SECONDS
 
 HOW_TO = (ROOT / "README.md").read_text().split("\n## How to\n")[1].split("\n## ")[0]
@@ -37,13 +39,13 @@ TITLES = re.findall(r"^### (.+)$", HOW_TO, re.MULTILINE)
 # Words of each title, by which a test finds its how-to.
 IMAGES, MODEL, OBJECTIVE = "own images", "own model", "own objective"
 POSTGRESQL, HOSTS, GPU, NOTEBOOK = "PostgreSQL", "several hosts", "GPU", "notebook"
-RAY = "Ray cluster"
+RAY, JOBS = "Ray cluster", "Slurm"
 # Theirs are files of studies/, which tests/finetune/test_studies.py runs on few images.
 OF_STUDIES = {
     "other images": "fashion_mnist", "training itself": "mnist_strategies",
     "error against size": "mnist_size",
 }  # fmt: skip
-TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, RAY, NOTEBOOK)
+TESTED = (IMAGES, MODEL, OBJECTIVE, POSTGRESQL, HOSTS, GPU, RAY, JOBS, NOTEBOOK)
 A_DAEMON = "python -m tuner.worker"
 
 # Several command lines in one process, which starts TensorFlow once: each as `python -m` runs it.
@@ -352,6 +354,61 @@ def test_a_ray_cluster(
     trials = trials_of(project.url, "digits")
     assert len(trials) == 30
     assert all(trial.state in ENDED for trial in trials)
+
+
+def slurm_command() -> list[str]:
+    """What each task of the job runs, without `srun`; its options are ones of Slurm's."""
+    (script,) = scripts_of(parts_of(JOBS))[-1:]
+    *comments, line = script.strip().splitlines()
+    asked = [word for it in comments if it.startswith("#SBATCH ") for word in it.split()[1:]]
+    assert {word.partition("=")[0] for word in asked} == {
+        "--job-name", "--output", "--open-mode", "--array", "--cpus-per-task", "--mem", "--time",
+        "--requeue", "--signal",
+    }  # fmt: skip
+    srun, python, *command = shlex.split(line)
+    assert (srun, python) == ("srun", ".venv/bin/python")
+    return command
+
+
+def kubernetes_command() -> list[str]:
+    """What each pod runs."""
+    (part,) = (part for part in parts_of(JOBS) if part.language == "yaml")
+    job = yaml.safe_load(part.text)
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (job["kind"], job["spec"]["completionMode"]) == ("Job", "Indexed")
+    assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS
+    mounts = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in pod["volumes"]}
+    names = {variable["name"] for variable in container["env"]}
+    assert names <= {*(setting.environment for setting in SETTINGS.values()),
+                     PASSWORD_FILE_VARIABLE}  # fmt: skip
+    python, *command = container["command"]
+    assert python == "python"
+    return list(command)
+
+
+@pytest.mark.parametrize("scheduled", [slurm_command, kubernetes_command])
+def test_a_daemon_of_a_cluster_ends_by_sigterm_and_when_it_is_idle(
+    scheduled: Callable[[], list[str]], tmp_path: Path
+) -> None:
+    *command, idle = scheduled()
+    assert command == ["-m", "tuner.worker", "--workers", "1", "--idle"]
+    assert int(idle) > 60
+    with Commands(tmp_path) as commands:
+        study, url = str(commands.study()), f"sqlite:///{tmp_path}/tuner.db"
+        commands.start("tuner.run", "--study", study, "--trials", "8", "--pruner", "none",
+                       "--detach", OPTUNA_STORAGE=url).wait(0)  # fmt: skip
+        evicted = commands.start(*command[1:], idle, OPTUNA_STORAGE=url)
+        commands.witness.await_work(workers=1, ended=1)
+        evicted.process.send_signal(signal.SIGTERM)
+        evicted.wait(0, DRAIN_SECONDS + 5)
+        assert "ended by a signal; what was running is handed back" in evicted.text()
+        again = commands.start(*command[1:], "2", OPTUNA_STORAGE=url)
+        again.wait(0, 60)
+        assert "study: all 8 trials are done" in again.text()
+        assert "ended: nothing was asked for in 2 s" in again.text()
+        check_nothing_lost(url, 8, commands.witness)
 
 
 @pytest.mark.soak
