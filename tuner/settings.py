@@ -14,7 +14,7 @@ from typing import Any
 from tuner import cache
 from tuner.artifacts import BUCKET_SCHEME, open_store
 from tuner.errors import UsageError
-from tuner.flags import ENGINES, Given
+from tuner.flags import ENGINES, PASSWORD_FILE_VARIABLE, Given
 from tuner.machine import (
     AUTO,
     GPUS_VARIABLE,
@@ -24,7 +24,7 @@ from tuner.machine import (
 )
 from tuner.search import DEFAULT_PRUNER, DEFAULT_SAMPLER, PRUNERS, SAMPLERS
 from tuner.study import find_file
-from tuner.wording import closest, cut, redact_value
+from tuner.wording import closest, cut, redact, redact_value
 
 DEFAULT_STORAGE = "sqlite:///tuner.db"
 DEFAULT_ARTIFACTS = "tuner-artifacts"  # a folder in the directory of the command
@@ -38,6 +38,7 @@ FAILURE_SHARE = 0.1
 DEFAULT_RAY_ADDRESS = "auto"
 # What Ray keeps for a worker: of a trial that is computed on CPUs, one thread's worth.
 DEFAULT_CPUS, DEFAULT_GPUS = 1.0, 0.0
+RAY_LEAST = 1e-4  # the finest part of a CPU or GPU that Ray knows
 # How Ray calls a cluster that is reached from outside.
 RAY_CLIENT = "ray://"
 
@@ -318,23 +319,34 @@ def _ray(given: Given) -> RayPlace | None:
         )
     if not values["workers"]:
         raise UsageError(
-            f"{engine}, and how many workers it shall place is not said; add --workers W, each "
-            "takes --cpus-per-worker of the cluster."
+            f"{engine}, and how many workers it shall place is not said; add --workers W, from 1: "
+            "each takes --cpus-per-worker of the cluster."
         )
-    address = values["ray_address"] or DEFAULT_RAY_ADDRESS
-    return RayPlace(
-        address, _share("cpus", DEFAULT_CPUS, given), _share("gpus", DEFAULT_GPUS, given)
-    )
+    url = values["storage"] or ""
+    if given.by_flag("storage") and redact(url) != url:
+        raise UsageError(
+            "--storage has a password in it, and Ray shows the command line on its dashboard; set "
+            f"OPTUNA_STORAGE instead, or leave the password to the file that "
+            f"{PASSWORD_FILE_VARIABLE} names."
+        )
+    cpus = _share("cpus", DEFAULT_CPUS, given)
+    gpus = _share("gpus", DEFAULT_GPUS, given)
+    if gpus > 1 and not gpus.is_integer():
+        raise UsageError(
+            f"{given.subject('gpus_per_worker')} is {gpus:g}, and Ray gives a part of one GPU or "
+            "whole ones; give a fraction up to 1, or a whole number."
+        )
+    return RayPlace(values["ray_address"] or DEFAULT_RAY_ADDRESS, cpus, gpus)
 
 
 def _share(kind: str, default: float, given: Given) -> float:
-    """What a worker takes of a kind: a part of one, or whole ones."""
+    """What a worker takes of a kind, as finely as Ray counts."""
     name = f"{kind}_per_worker"
     share: float = _or(given.values[name], default)
-    if share > 1 and not share.is_integer():
+    if 0 < share < RAY_LEAST:
         raise UsageError(
-            f"{given.subject(name)} is {share:g}, and Ray gives a part of one or whole ones; give "
-            "a fraction up to 1, or a whole number."
+            f"{given.subject(name)} is {share:g}, and Ray counts no finer than {RAY_LEAST:g}; give "
+            "more."
         )
     return share
 

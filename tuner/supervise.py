@@ -289,7 +289,7 @@ class Supervisor:
         if had_a_trial or done > self._done_at_early_death:
             self._early_deaths = 0
         self._done_at_early_death = done
-        self._early_deaths += not had_a_trial
+        self._early_deaths += not (had_a_trial or gone.with_its_node)
         if self._early_deaths >= MOST_EARLY_DEATHS:
             raise TooManyFailures(
                 f"{MOST_EARLY_DEATHS} workers died one after another before they took a trial "

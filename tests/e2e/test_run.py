@@ -1,7 +1,6 @@
 """`python -m tuner.run` as its user meets it: real processes, real kills, every exit code."""
 
 import contextlib
-import json
 import shutil
 import signal
 import socket
@@ -395,7 +394,7 @@ def test_the_time_out_bounds_a_study_that_hangs_while_it_is_loaded(
     engine: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
 ) -> None:
     study = str(write_study("import time\ntime.sleep(1000)\n"))
-    done = engine.run(study, 3, 2, sqlite[0], "--timeout", "2")
+    done = engine.run(study, 3, 2, sqlite[0], "--timeout", "15" if engine.cluster else "2")
     assert done.returncode == 5
     assert "passed before the study file was loaded" in done.stderr
 
@@ -584,9 +583,10 @@ def test_what_lies_beside_the_study_file_travels_with_it(
     (folder / "beside.py").write_text("from pathlib import Path\nPLACE = Path(__file__).parent\n")
     (folder / "far.txt").write_text("0.25")
     (folder / "travels.py").write_text(
-        "import os, sys\nfrom pathlib import Path\nfrom studies.beside import PLACE\n"
+        "from pathlib import Path\nimport tuner\nfrom studies.beside import PLACE\n"
         "def objective(trial):\n"
         "    trial.set_user_attr('place', str(PLACE))\n"
+        "    trial.set_user_attr('package', tuner.__file__)\n"
         "    return float(Path(__file__).with_name('far.txt').read_text())\n"
     )
     done = run("--study", "travels", "--trials", "2", "--workers", "1", "--storage", sqlite[0],
@@ -595,9 +595,10 @@ def test_what_lies_beside_the_study_file_travels_with_it(
     for trial in trials_of(sqlite[0], "travels"):
         assert trial.value == 0.25
         assert not Path(trial.user_attrs["place"]).is_relative_to(tmp_path)
+        assert not Path(trial.user_attrs["package"]).is_relative_to(ROOT)
     with contextlib.closing(open_database(sqlite[0])) as database:
         study = optuna.load_study(study_name="travels", storage=database.storage)
-        assert json.loads(study.user_attrs[DEFINITION_ATTR])["file"] == "studies/travels.py"
+        assert study.user_attrs[DEFINITION_ATTR]["file"] == "studies/travels.py"
 
 
 def test_workers_that_find_no_place_on_ray_are_told_of(
@@ -606,7 +607,7 @@ def test_workers_that_find_no_place_on_ray_are_told_of(
     process = cluster.start(slow, 8, 2, sqlite[0], "--cpus-per-worker", "3", "--timeout", "20")
     out, err = process.communicate(timeout=60)
     assert process.returncode == 5, err
-    assert "2 workers wait for a place: each needs 3 CPU, and 2 of 2 CPUs of the Ray cluster" in out
+    assert "2 workers have not started after 10 s: each needs 3 CPU, and 2 of 2 CPUs of" in out
 
 
 def test_without_a_ray_cluster_a_sentence_says_how_to_start_one(
@@ -619,4 +620,18 @@ def test_without_a_ray_cluster_a_sentence_says_how_to_start_one(
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: There is no Ray cluster at --ray-address {address}: ")
     assert "`ray start --head`" in done.stderr
+
+
+def test_ctrl_c_is_heard_while_ray_is_connected_to(slow: str, sqlite: tuple[str, Path]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # where somebody listens, and not Ray
+        address = f"127.0.0.1:{deaf.getsockname()[1]}"
+        engine = Engine(("--engine", "ray", "--ray-address", address))
+        process = engine.start(slow, 2, 1, sqlite[0])
+        deaf.settimeout(30)
+        deaf.accept()[0].close()  # it has knocked
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert err.strip().endswith("Interrupted before the first trial; nothing was changed.")
     assert not sqlite[1].exists()

@@ -1,18 +1,27 @@
 """What the Ray engine decides by itself: what travels, and which clusters it takes."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import ray.exceptions
 import ray.util
 
 from tuner.engines import ray as on_ray
-from tuner.engines.interface import LogLine
+from tuner.engines.interface import Gone, LogLine, WorkerState
 from tuner.errors import UsageError
 from tuner.settings import RayPlace
 from tuner.storage import this_process
+
+
+def connected(engine: on_ray.RayEngine) -> on_ray.RayEngine:
+    """An engine that has checked its cluster, and asked it for nothing."""
+    engine._check_nodes()
+    engine._asked = True
+    return engine
 
 
 def engine_of(storage: str, artifacts: str, address: str = "auto") -> on_ray.RayEngine:
@@ -34,8 +43,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 def test_a_sqlite_file_is_for_a_cluster_of_this_machine(nodes: list[dict[str, Any]]) -> None:
     nodes.append({"NodeManagerAddress": "10.0.0.2", "Alive": False})
     alone = engine_of("sqlite:////here/tuner.db", "/here/artifacts")
-    alone._check_nodes()
-    assert alone.poll(0) == []
+    assert connected(alone).poll(0) == []
     nodes.append({"NodeManagerAddress": "10.0.0.3", "Alive": True})
     with pytest.raises(UsageError, match="the Ray cluster has 1 other machine; name a server"):
         alone._check_nodes()
@@ -45,14 +53,10 @@ def test_a_sqlite_file_is_for_a_cluster_of_this_machine(nodes: list[dict[str, An
 
 def test_an_artifact_store_that_is_a_folder_is_told_of(nodes: list[dict[str, Any]]) -> None:
     nodes.append({"NodeManagerAddress": "10.0.0.3", "Alive": True})
-    folder = engine_of("postgresql://db/x", "/here/artifacts")
-    folder._check_nodes()
-    (line,) = folder.poll(0)
+    (line,) = connected(engine_of("postgresql://db/x", "/here/artifacts")).poll(0)
     assert isinstance(line, LogLine)
     assert "the artifact store is the folder /here/artifacts: unless all share it" in line.text
-    bucket = engine_of("postgresql://db/x", "s3://bucket/x")
-    bucket._check_nodes()
-    assert bucket.poll(0) == []
+    assert connected(engine_of("postgresql://db/x", "s3://bucket/x")).poll(0) == []
 
 
 def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +64,14 @@ def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     studies = project / "studies"
     for folder in (studies / "data", studies / "__pycache__", studies / ".git", there):
         folder.mkdir(parents=True)
-    for name in ("a.py", "data/x.npz", "tuner.db", "tuner.db-wal", "__pycache__/a.pyc", ".git/y"):
+    for name in ("a.py", "data/x.npz", "labels.db", "tuner.db", "tuner.db-wal", "tuner.toml",
+                 "password", "__pycache__/a.pyc", ".git/y"):  # fmt: skip
         (studies / name).write_text("x")
+    (far := tmp_path / "far").mkdir()
+    (far / "y.npz").write_text("x" * 10)
+    (studies / "linked").symlink_to(far)
+    (studies / "gone").symlink_to(tmp_path / "nothing")
+    monkeypatch.setenv("TUNER_STORAGE_PASSWORD_FILE", str(studies / "password"))
     (project / "big.bin").write_text("x")
     os.mkfifo(studies / "pipe")  # of which there is nothing to copy
     monkeypatch.chdir(project)
@@ -70,11 +80,49 @@ def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return {str(it.relative_to(there)) for it in there.rglob("*") if it.is_file()}
 
     assert on_ray._stage(Path("studies/a.py"), there) == "studies/a.py"
-    assert travelled() == {"studies/a.py", "studies/data/x.npz"}
+    expected = {"a.py", "labels.db", "data/x.npz", "linked/y.npz"}
+    assert travelled() == {f"studies/{name}" for name in expected}
+    monkeypatch.chdir(studies)
+    assert on_ray._stage(Path("../studies/a.py"), there) == "a.py"  # nothing outside the folder
+    assert not (tmp_path / "studies").exists()
+    monkeypatch.chdir(project)
     assert on_ray._stage(studies / "a.py", there) == "studies/a.py"
     monkeypatch.chdir(tmp_path / "there")
     assert on_ray._stage(studies / "a.py", there) == "a.py"  # from elsewhere: by itself
     monkeypatch.chdir(project)
-    monkeypatch.setattr(on_ray, "MOST_MEGABYTES", 1e-6)
+    assert on_ray._megabytes(studies) == pytest.approx(13e-6)
+    monkeypatch.setattr(on_ray, "MOST_MEGABYTES", 12e-6)
     with pytest.raises(UsageError, match=r"What lies beside studies/a\.py has .* Ray carries"):
         on_ray._stage(Path("studies/a.py"), there)
+    monkeypatch.setattr(on_ray, "MOST_MEGABYTES", 1)
+    with pytest.raises(UsageError, match=r"What lies beside studies/a\.py cannot be copied"):
+        on_ray._stage(Path("studies/a.py"), there / "studies" / "a.py")
+
+
+def dies(error: Exception, *, known: bool = True) -> Gone:
+    """What the engine says of a worker whose actor answers with an error."""
+    engine = engine_of("postgresql://db/x", "s3://bucket")
+    state = WorkerState(1, 7, "trial 3", None, 0.0)
+    placed = on_ray._Placed(1, None, None, state, engine._supervisor.worker(7) if known else None)
+    gone = engine._death_of(placed, error)
+    assert (gone.owner == placed.owner) is known
+    return gone
+
+
+def test_what_the_death_of_an_actor_means() -> None:
+    lost = dies(ray.exceptions.ActorDiedError())
+    assert (lost.death, lost.with_its_node) == ("lost with its Ray actor or node", True)
+    assert dies(ray.exceptions.NodeDiedError("gone")).death == lost.death
+    starved = dies(ray.exceptions.OutOfMemoryError("95 %"))
+    assert (starved.death, starved.with_its_node) == ("out of memory", False)
+    never = dies(ray.exceptions.RuntimeEnvSetupError("no module\nnamed optuna"), known=False)
+    assert (never.death, never.with_its_node) == ("could not be started by Ray", False)
+    assert "no module | named optuna" in never.last_words()
+
+
+def test_what_a_worker_does_began_when_it_was_first_told() -> None:
+    first = WorkerState(1, 7, "training the base", 0.1, since=100.0, told=101.0)
+    again = WorkerState(1, 7, "training the base", 0.2, since=100.02, told=102.0)
+    assert on_ray._continued(first, again) == replace(again, since=100.0)
+    other = WorkerState(1, 7, "trial 3", None, since=103.0)
+    assert on_ray._continued(again, other) == other

@@ -111,12 +111,20 @@ def test_allowed_failures_grow_with_the_target(trials: int, allowed: int) -> Non
         ({"study": "t.py"}, "There is no study file t.py"),
         ({"study_name": "n" * 600}, "has 600 characters"),
         ({"engine": "ray"}, "--engine is ray, and how many workers it shall place is not said"),
-        ({"engine": "ray", "workers": 0}, "how many workers it shall place is not said"),
+        ({"engine": "ray", "workers": 0}, "add --workers W, from 1"),
         ({"gpus_per_worker": 1.0}, "--gpus-per-worker is for --engine ray"),
         ({"engine": "local", "ray_address": "auto"}, "--ray-address is for --engine ray"),
         (
-            {"engine": "ray", "workers": 2, "cpus_per_worker": 1.5},
-            "--cpus-per-worker is 1.5, and Ray gives a part of one or whole ones",
+            {"engine": "ray", "workers": 2, "gpus_per_worker": 1.5},
+            "--gpus-per-worker is 1.5, and Ray gives a part of one GPU or whole ones",
+        ),
+        (
+            {"engine": "ray", "workers": 2, "cpus_per_worker": 1e-5},
+            "--cpus-per-worker is 1e-05, and Ray counts no finer than 0.0001",
+        ),
+        (
+            {"engine": "ray", "workers": 2, "storage": "postgresql://me:s3cr3t@db/x"},
+            "--storage has a password in it, and Ray shows the command line on its dashboard",
         ),
     ],
 )

@@ -36,6 +36,7 @@ class Gone:
     Attributes:
         death: why, when it did not end in good order; None when it did.
         lost_database: it gave up a database that was away for a moment; its trial is not to blame.
+        with_its_node: it was lost with its machine, on which others may have been.
         output: the last lines it wrote to its standard output and error.
     """
 
@@ -43,6 +44,7 @@ class Gone:
     death: str | None
     output: list[str]
     lost_database: bool = False
+    with_its_node: bool = False
 
     def last_words(self) -> str:
         """The end of its output in one line."""

@@ -13,15 +13,14 @@ environment; everything else that they import must be on the nodes. The environm
 a study reads are those of the node.
 """
 
-import contextlib
 import logging
 import os
 import shutil
-import signal
 import socket
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,9 +40,10 @@ from tuner.artifacts import BUCKET_SCHEME
 from tuner.engines.interface import Event, Gone, Loaded, LogLine, Refused, WorkerState
 from tuner.engines.local import LocalEngine
 from tuner.errors import UsageError
+from tuner.flags import FILE, PASSWORD_FILE_VARIABLE
 from tuner.settings import RAY_CLIENT, RayPlace
 from tuner.storage import Owner
-from tuner.work import Assignment
+from tuner.work import OUT_OF_MEMORY, Assignment
 
 # An actor answers after so long when nothing happens, in seconds: what it is told waits as long.
 POLL_SECONDS = 0.3
@@ -56,8 +56,13 @@ CONNECT_SECONDS = 5.0
 # What Ray carries of a folder, in MB: half a GB, and its own part.
 MOST_MEGABYTES = 500
 
-# What may lie beside a study file and is none of its business.
-_LEFT_BEHIND = (".*", "__pycache__", "*.db", "*.db-*", "tuner-artifacts", "report-*.html")
+# Of an error of Ray's so much is shown, in characters.
+LONGEST_ERROR = 300
+
+# What may lie beside a study file and is none of its business, or has passwords.
+_LEFT_BEHIND = (
+    ".*", "__pycache__", "tuner.db*", "tuner-artifacts", "report-*.html", str(FILE),
+)  # fmt: skip
 
 PLACING = "waiting for a place"
 LOST = "lost with its Ray actor or node"
@@ -123,6 +128,12 @@ class _Host:
         return _Report(owner, None if state is None else _by_another_clock(state), events)
 
 
+def _continued(before: WorkerState, state: WorkerState) -> WorkerState:
+    """A state as it was told, since when it was first told: messages take longer or shorter."""
+    same = (before.pid, before.doing) == (state.pid, state.doing)
+    return replace(state, since=before.since) if same else state
+
+
 def _by_another_clock(state: WorkerState) -> WorkerState:
     """From times of this process's clock to ages, and back in another process."""
     now = time.monotonic()
@@ -180,19 +191,27 @@ class RayEngine:
         self._to_say: list[Event] = []
         self._heard: set[str] = set()
         self._assignment: Assignment | None = None
+        self._there = ""  # the study file, on a node
+        self._connected = threading.Event()
+        self._refusal: UsageError | None = None
+        self._asked = False  # for the workers
 
     def start(self) -> None:
-        """Connect to the cluster, and ask it for the workers.
+        """Begin to connect to the cluster; then it is asked for the workers."""
+        # In a thread: it may take a minute, and Ray would take our signals in the main one.
+        threading.Thread(target=self._connect, daemon=True).start()
 
-        Raises:
-            UsageError: there is no such cluster, or it cannot run this study.
-        """
-        with tempfile.TemporaryDirectory() as folder, _our_signals():
-            self._there = _stage(self._study_file, Path(folder))
-            _connect(self._place.address, folder)
-        self._check_nodes()
-        for number in range(1, self._workers + 1):
-            self._ask_for(number)
+    def _connect(self) -> None:
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self._there = _stage(self._study_file, Path(folder))
+                _connect(self._place.address, folder)
+            self._check_nodes()
+        except UsageError as error:
+            self._refusal = error
+        except Exception as error:  # noqa: BLE001 - Ray raises many kinds, in this thread
+            self._refusal = UsageError(f"Ray cannot be used: {type(error).__name__}: {error}")
+        self._connected.set()
 
     def assign(self, assignment: Assignment) -> None:
         """Let the workers take trials of a study."""
@@ -203,36 +222,52 @@ class RayEngine:
 
     def poll(self, seconds: float) -> list[Event]:
         """What happened, after waiting at most ``seconds`` for something to happen."""
+        if not self._asked:
+            if not self._connected.wait(seconds):
+                return []
+            if self._refusal is not None:
+                return [Refused(self._refusal)]
+            self._asked = True
+            for number in range(1, self._workers + 1):
+                self._ask_for(number)
         events, self._to_say = self._to_say, []
-        replies = [placed.reply for placed in self._placed]
-        if not replies:
-            time.sleep(seconds)
-            return events
-        ray.wait(replies, timeout=seconds)
-        ready, _ = ray.wait(replies, num_returns=len(replies), timeout=0)
-        for placed in [it for it in self._placed if it.reply in ready]:
-            events += self._hear(placed)
+        end = time.monotonic() + seconds
+        while not events and (left := end - time.monotonic()) > 0:
+            replies = [placed.reply for placed in self._placed]
+            if not replies:
+                time.sleep(left)
+                break
+            ready, _ = ray.wait(replies, timeout=left)
+            for placed in [it for it in self._placed if it.reply in ready]:
+                events += self._hear(placed)
         return [*events, *self._mind_unplaced()]
 
     def _hear(self, placed: _Placed) -> list[Event]:
         """An actor has answered, or died."""
         try:
             report: _Report = ray.get(placed.reply)
-        except ray.exceptions.RuntimeEnvSetupError as error:
+        except (ray.exceptions.RayError, ConnectionError) as error:
             self._remove(placed)
-            return [Refused(UsageError(f"Ray cannot bring the study to a node: {_brief(error)}"))]
-        except ray.exceptions.RayActorError:
-            self._remove(placed)
-            return [Gone(placed.owner or self._supervisor.worker(0), LOST, [])]
+            return [self._death_of(placed, error)]
         is_new = placed.owner is None
         if report.owner is None or report.state is None:
             self._remove(placed)
         else:
-            placed.owner, placed.state = report.owner, _by_another_clock(report.state)
+            placed.owner = report.owner
+            placed.state = _continued(placed.state, _by_another_clock(report.state))
             if is_new and self._assignment is not None:
                 placed.actor.assign.remote(self._assignment)
             placed.reply = placed.actor.poll.remote(POLL_SECONDS)
         return [event for it in report.events if (event := self._understand(it)) is not None]
+
+    def _death_of(self, placed: _Placed, error: Exception) -> Event:
+        """What an error instead of an answer means."""
+        if placed.owner is None:
+            nobody = self._supervisor.worker(0)
+            return Gone(nobody, "could not be started by Ray", str(error).splitlines())
+        if isinstance(error, ray.exceptions.OutOfMemoryError):
+            return Gone(placed.owner, OUT_OF_MEMORY, [])
+        return Gone(placed.owner, LOST, [], with_its_node=True)
 
     def _understand(self, event: Event) -> Event | None:
         """An event as it is told here: once what is to be said once, and by our name for files."""
@@ -251,6 +286,7 @@ class RayEngine:
 
     def drain(self) -> None:
         """Ask every worker to hand its trial back and end."""
+        self._asked = True  # nobody else is asked for
         for placed in list(self._placed):
             if placed.owner is None:
                 self._remove(placed)
@@ -262,13 +298,14 @@ class RayEngine:
         ends = [placed.actor.kill.remote() for placed in self._placed if placed.owner is not None]
         if ends:
             ray.wait(ends, num_returns=len(ends), timeout=KILL_SECONDS)
-        for placed in self._placed:
-            ray.kill(placed.actor)
+        for placed in list(self._placed):
+            self._remove(placed)  # no answer need come from a cluster that is gone
+        self._asked = True
 
     @property
     def alive(self) -> int:
         """How many workers have not ended."""
-        return len(self._placed)
+        return len(self._placed) if self._asked else self._workers
 
     @property
     def workers(self) -> list[WorkerState]:
@@ -296,7 +333,7 @@ class RayEngine:
         ray.kill(placed.actor)
 
     def _mind_unplaced(self) -> list[Event]:
-        """Say once that the cluster has no room for all workers."""
+        """Say once that workers do not start; the cluster may have no room for all."""
         limit = time.monotonic() - PLACE_SECONDS
         late = [it for it in self._placed if it.owner is None and it.state.since < limit]
         if not late or PLACING in self._heard:
@@ -306,12 +343,12 @@ class RayEngine:
         kinds = ["CPU", "GPU"] if self._place.gpus else ["CPU"]
         room = " and ".join(f"{free.get(it, 0):g} of {there.get(it, 0):g} {it}s" for it in kinds)
         needs = f"{self._place.cpus:g} CPU" + (f" and {self._place.gpus:g} GPU" * (len(kinds) > 1))
-        waits = "waits" if len(late) == 1 else "wait"
+        has = "has" if len(late) == 1 else "have"
         return [
             LogLine(
-                f"{wording.count(len(late), 'worker')} {waits} for a place: each needs {needs}, "
-                f"and {room} of the Ray cluster are free; --cpus-per-worker or fewer --workers "
-                "make it fit."
+                f"{wording.count(len(late), 'worker')} {has} not started after "
+                f"{PLACE_SECONDS:g} s: each needs {needs}, and {room} of the Ray cluster are free; "
+                "if it has no room for them, give less --cpus-per-worker, or fewer --workers."
             )
         ]
 
@@ -330,7 +367,7 @@ class RayEngine:
         if self._storage.startswith("sqlite"):
             raise UsageError(
                 f"The database is a SQLite file of this machine, and the Ray cluster has "
-                f"{machines}; name a server with --storage postgresql://USER:PASSWORD@HOST/NAME."
+                f"{machines}; name a server with --storage postgresql://USER@HOST/NAME."
             )
         if not self._artifacts.startswith(BUCKET_SCHEME):
             self._to_say.append(
@@ -357,8 +394,13 @@ def _connect(address: str, folder: str) -> None:
     own: dict[str, Any] = {}
     if address == "local":
         own = {"include_dashboard": False, "object_store_memory": 100_000_000}
+    there = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    named = f"--ray-address {address}" if there == address else f"RAY_ADDRESS {there}"
     try:
-        _knock(os.environ.get("RAY_ADDRESS", address) if address == "auto" else address)
+        _knock(there)
+    except OSError as error:
+        raise UsageError(f"There is no Ray cluster at {named}: {_brief(error)} {_START}") from error
+    try:
         ray.init(
             address=address,
             runtime_env=environment,
@@ -366,16 +408,20 @@ def _connect(address: str, folder: str) -> None:
             logging_level=logging.ERROR,
             **own,
         )
-    except (ConnectionError, TimeoutError, socket.gaierror) as error:
+    except ConnectionError as error:
+        raise UsageError(f"Ray cannot connect to {named}: {_brief(error)} {_START}") from error
+    except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise UsageError(
-            f"There is no Ray cluster at --ray-address {address}: {_brief(error)} Start one with "
-            "`ray start --head`, name another address, or let this command have one of its own "
-            "with --ray-address local; one that asks for a token needs RAY_AUTH_MODE=token here."
+            f"The Ray cluster at {named} does not take this study: {_brief(error)}"
         ) from error
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UsageError(
-            f"The Ray cluster at --ray-address {address} does not take this study: {_brief(error)}"
-        ) from error
+
+
+_START = (
+    "Start a cluster with `ray start --head`, or let this machine join it with `ray start "
+    "--address HOST:PORT`; name it as ray://HOST:10001 where this machine is not to join; or let "
+    "the command have one of its own with --ray-address local. A cluster that asks for a token "
+    "needs RAY_AUTH_MODE=token here."
+)
 
 
 def _knock(address: str) -> None:
@@ -389,17 +435,6 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
 
 
-@contextlib.contextmanager
-def _our_signals() -> Iterator[None]:
-    """Keep our handlers of SIGINT and SIGTERM: Ray puts its own in their place."""
-    before = {which: signal.getsignal(which) for which in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)
-
-
 def _stage(study_file: Path, folder: Path) -> str:
     """Copy a study file, and what lies beside it, to a folder that travels.
 
@@ -409,37 +444,43 @@ def _stage(study_file: Path, folder: Path) -> str:
     Raises:
         UsageError: it is more than Ray carries.
     """
-    here, file = Path.cwd(), study_file.absolute()
+    here, file = Path.cwd(), Path(os.path.abspath(study_file))  # noqa: PTH100 - without any ".."
     there = file.relative_to(here) if file.is_relative_to(here) else Path(file.name)
-    megabytes = _megabytes(file.parent)
-    if megabytes > MOST_MEGABYTES:
-        raise UsageError(
-            f"What lies beside {study_file} has {megabytes:,.0f} MB, and Ray carries at most "
-            f"{MOST_MEGABYTES} to its nodes; put the study file into a folder of its own, and its "
-            "data where every node reads them."
-        )
     try:
+        megabytes = _megabytes(file.parent)
+        if megabytes > MOST_MEGABYTES:
+            raise UsageError(
+                f"What lies beside {study_file} has {megabytes:,.0f} MB, and Ray carries at most "
+                f"{MOST_MEGABYTES} to its nodes; put the study file into a folder of its own, and "
+                "its data where every node reads them."
+            )
         shutil.copytree(file.parent, folder / there.parent, ignore=_left_behind, dirs_exist_ok=True)
-    except shutil.Error as error:
-        path, _, reason = error.args[0][0]
+    except OSError as error:
+        several = error.args[0] if isinstance(error, shutil.Error) else None
+        reason = several[0][-1] if several else error
         raise UsageError(
-            f"{path} lies beside the study file, and cannot be copied to travel with it: {reason}; "
-            "put the study file into a folder of its own."
+            f"What lies beside {study_file} cannot be copied to travel with it: {reason}; put the "
+            "study file into a folder of its own."
         ) from error
     return str(there)
 
 
 def _left_behind(folder: str, names: list[str]) -> set[str]:
     """Those names in a folder that do not travel; of sockets and pipes there is nothing to copy."""
-    named = shutil.ignore_patterns(*_LEFT_BEHIND)(folder, names)
-    paths = ((name, Path(folder) / name) for name in names)
-    return named | {name for name, path in paths if not (path.is_file() or path.is_dir())}
+    secret = os.environ.get(PASSWORD_FILE_VARIABLE, "")
+    paths = ((name, os.path.join(folder, name)) for name in names)  # noqa: PTH118 - as copytree
+    return shutil.ignore_patterns(*_LEFT_BEHIND)(folder, names) | {
+        name
+        for name, path in paths
+        if not (os.path.isfile(path) or os.path.isdir(path))  # noqa: PTH112, PTH113 - raise nothing
+        or (secret and os.path.exists(secret) and os.path.samefile(path, secret))  # noqa: PTH110, PTH121
+    }
 
 
 def _megabytes(folder: Path) -> float:
     """What would be copied of a folder."""
     total = 0.0
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, followlinks=True):
         left = _left_behind(root, [*folders, *files])
         folders[:] = [name for name in folders if name not in left]
         total += sum((Path(root) / name).stat().st_size for name in set(files) - left) / 1e6
@@ -447,6 +488,6 @@ def _megabytes(folder: Path) -> float:
 
 
 def _brief(error: BaseException) -> str:
-    """The first sentence of an error of Ray's."""
+    """An error of Ray's in a line of bounded length."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
-    return wording.cut(text.partition(". ")[0].rstrip(".")) + "."
+    return (text if len(text) <= LONGEST_ERROR else f"{text[:LONGEST_ERROR]}...").rstrip(".") + "."
