@@ -1,0 +1,283 @@
+"""How far one database goes: many workers whose trials only wait, by ours and by bare Optuna.
+
+    python -m tests.benchmarks.scale [--workers 1 4 16 64] [--finished 0 10000]
+
+On real PostgreSQL, as the tests find it. A trial takes 2 s, all of it sleep: four parameters, seven
+reports with a prune check each, ten attributes, sampler random, pruner asha; every value is better
+than all before, so that nothing is pruned. Workers are light processes without TensorFlow. When
+each of them has ended a trial, a clock runs for 20 s. Printed for that time, medians of three
+rounds that take turns:
+
+- *efficiency*: trials that were done, of those that would have been without any cost beside 2 s;
+- *database, ms a trial*: what a trial took beside its sleep, waiting for a core included;
+- *CPU, ms a trial*: of the workers, and of all else on the machine, which is the server;
+- *connections* to the database, at most;
+- *start, s*: until each worker had ended its first trial, its 2 s left out.
+
+The server shares the machine's cores with all workers, so that this is the most careful case: on a
+server of its own there is room for more. What a supervisor asks (a beat every 10 s, the progress
+twice a second) is not in it.
+"""
+
+import argparse
+import contextlib
+import functools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import sqlalchemy
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy.engine import make_url
+
+from tests.benchmarks.service import ATTRIBUTES, SEED, SNAPSHOT, SPACE, STEPS, fill, fresh_database
+from tests.conftest import DRIVERS
+from tuner.search import SearchContext, make_pruner, make_sampler
+from tuner.storage import open_database, register, this_process
+from tuner.storage.urls import resolve
+from tuner.study import Definition
+from tuner.work import Assignment, Worker
+
+TRIAL_SECONDS = 2.0
+WINDOW_SECONDS = 20.0
+LOOK_SECONDS = 0.5
+START_SECONDS = 900.0
+ROUNDS = 3
+WAYS = ("ours", "bare")
+
+
+def wait_and_report(trial: optuna.Trial, ready: Path) -> float:
+    """The objective; it makes a file when a trial of this process has ended."""
+    for name, distribution in SPACE.items():
+        trial._suggest(name, distribution)
+    value = -time.time()  # better than all before
+    for step in STEPS:
+        time.sleep(TRIAL_SECONDS / len(STEPS))
+        trial.report(value - step / 100, step)
+        assert not trial.should_prune()
+    for number in range(ATTRIBUTES):
+        trial.set_user_attr(f"attribute{number}", number / 3)
+    ready.touch()
+    return value
+
+
+def work(way: str, url: str, ready: Path) -> None:
+    """Take trials until this process is killed."""
+    objective = functools.partial(wait_and_report, ready=ready)
+    if way == "bare":
+        optuna.load_study(
+            study_name=way,
+            storage=resolve(url).render_as_string(hide_password=False),
+            sampler=make_sampler("random", SearchContext(SEED, 0, SPACE)),
+            pruner=make_pruner("asha", SNAPSHOT),
+        ).optimize(objective)
+    database = open_database(url)
+    record = register(database, way, SNAPSHOT, seed=SEED, search={})
+    assignment = Assignment(
+        study_id=record.study_id, study_name=way, target=10**6, seed=SEED, uid=record.uid,
+        artifacts=tempfile.gettempdir(), sampler="random", pruner="asha", most_failed=0,
+        trial_timeout=None, worker=1,
+    )  # fmt: skip
+    definition = Definition(objective, SPACE, lambda: None, list, SNAPSHOT)
+    for _ in Worker(definition, assignment, database, this_process()).work():
+        pass
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One round; see the module's text."""
+
+    efficiency: float
+    database_ms: float
+    workers_cpu_ms: float
+    server_cpu_ms: float
+    connections: int
+    start_seconds: float
+
+
+def measure(way: str, url: str, workers: int, engine: sqlalchemy.Engine) -> Measured:
+    """Let so many workers take trials of one study for a while."""
+    began = time.perf_counter()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _processes(way, url, workers, folder) as processes,
+    ):
+        while len(list(Path(folder).iterdir())) < workers:
+            _check(processes)
+            assert time.perf_counter() - began < START_SECONDS, "the workers did not start"
+            time.sleep(LOOK_SECONDS)
+        start = time.perf_counter() - began - TRIAL_SECONDS
+        first, clients, machine = _done(engine, way), _cpu(processes), _machine_cpu()
+        began, connections = time.perf_counter(), 0
+        while (passed := time.perf_counter() - began) < WINDOW_SECONDS:
+            connections = max(connections, _connections(engine))
+            time.sleep(min(LOOK_SECONDS, WINDOW_SECONDS - passed))
+        passed = time.perf_counter() - began
+        done = _done(engine, way) - first
+        _check(processes)
+        clients, machine = _cpu(processes) - clients, _machine_cpu() - machine
+    return Measured(
+        efficiency=done * TRIAL_SECONDS / (workers * passed),
+        database_ms=1000 * (workers * passed / done - TRIAL_SECONDS),
+        workers_cpu_ms=1000 * clients / done,
+        server_cpu_ms=1000 * (machine - clients) / done,
+        connections=connections,
+        start_seconds=start,
+    )
+
+
+@contextlib.contextmanager
+def _processes(way: str, url: str, workers: int, folder: str) -> Iterator[list[psutil.Popen]]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.scale",
+               "--way", way, "--url", url]  # fmt: skip
+    processes = [
+        psutil.Popen([*command, "--ready", f"{folder}/{number}"], stdout=subprocess.DEVNULL)
+        for number in range(workers)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def _check(processes: list[psutil.Popen]) -> None:
+    dead = [process for process in processes if process.poll() is not None]
+    if dead:
+        sys.exit(f"a worker ended: {dead[0]}")
+
+
+def _cpu(processes: list[psutil.Popen]) -> float:
+    times = [process.cpu_times() for process in processes]
+    return float(sum(it.user + it.system for it in times))
+
+
+def _machine_cpu() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
+
+
+def _count(engine: sqlalchemy.Engine, query: str, **values: Any) -> int:
+    with engine.connect() as connection:
+        return int(connection.scalar(sqlalchemy.text(query), values) or 0)
+
+
+# What a trial has in the database, beside its row in `trials`.
+_TABLES = ("tuner_claims", "trial_params", "trial_values", "trial_intermediate_values",
+           "trial_user_attributes", "trial_system_attributes")  # fmt: skip
+
+
+def _done(engine: sqlalchemy.Engine, way: str) -> float:
+    """Trials that were worked through, as far as their reports say: parts of one count, too."""
+    reports = _count(
+        engine,
+        "SELECT count(*) FROM trial_intermediate_values JOIN trials USING (trial_id) "
+        "JOIN studies USING (study_id) WHERE study_name = :way",
+        way=way,
+    )
+    return reports / len(STEPS)
+
+
+def _connections(engine: sqlalchemy.Engine) -> int:
+    """Beside our own."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    return _count(engine, query) - 1
+
+
+def sampler_ms(url: str, name: str, sampler: str) -> float:
+    """CPU of one draw of all parameters by a worker that has seen the study, in milliseconds."""
+    database = open_database(url)
+    study = optuna.load_study(study_name=name, storage=database.storage)
+    trials = study.get_trials(deepcopy=False)
+    copy = optuna.create_study(direction="minimize")
+    copy.add_trials(trials)
+    times = []
+    for number in range(7):
+        copy.sampler = make_sampler(sampler, SearchContext(SEED, number, SPACE))
+        began = time.process_time()
+        copy.ask(SPACE)
+        times.append(time.process_time() - began)
+    database.close()
+    return 1000 * statistics.median(times)
+
+
+def rows(finished: int, workers: list[int], console: Console) -> Iterator[list[str]]:
+    """One line a way and number of workers."""
+    with fresh_database("postgresql") as url:
+        for way in WAYS:
+            fill(url, way, finished)
+        for sampler in ("random", "tpe") if finished else ():
+            ms = sampler_ms(url, "ours", sampler)
+            console.print(f"{sampler} at {finished:,} finished trials: {ms:.0f} ms of CPU a draw")
+        engine = sqlalchemy.create_engine(make_url(url).set(drivername=DRIVERS["postgresql"]))
+        for number in workers:
+            found: dict[str, list[Measured]] = {way: [] for way in WAYS}
+            for _ in range(ROUNDS):
+                for way in WAYS:
+                    found[way].append(measure(way, url, number, engine))
+                    _forget(engine, finished)
+            for way in WAYS:
+                yield [f"{finished:,}", str(number), way, *_cells(found[way])]
+        engine.dispose()
+
+
+def _forget(engine: sqlalchemy.Engine, finished: int) -> None:
+    """Remove the trials of a round, so that the next one finds as many as this one did."""
+    new = "(SELECT trial_id FROM trials WHERE number >= :finished)"
+    with engine.begin() as connection:
+        for table in (*_TABLES, "trials"):
+            query = f"DELETE FROM {table} WHERE trial_id IN {new}"
+            connection.execute(sqlalchemy.text(query), {"finished": finished})
+
+
+def _cells(found: list[Measured]) -> list[str]:
+    def median(name: str) -> float:
+        return statistics.median(getattr(one, name) for one in found)
+
+    return [
+        f"{median('efficiency'):.0%}", f"{median('database_ms'):.0f}",
+        f"{median('workers_cpu_ms'):.0f}", f"{median('server_cpu_ms'):.0f}",
+        f"{median('connections'):.0f}", f"{median('start_seconds'):.1f}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure and print, or be one of the workers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--finished", type=int, nargs="+", default=[0, 10_000])
+    parser.add_argument("--way", choices=WAYS)
+    parser.add_argument("--url")
+    parser.add_argument("--ready", type=Path)
+    chosen = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if chosen.way:
+        work(chosen.way, chosen.url, chosen.ready)
+        return
+    console = Console(width=150)
+    table = Table(title=f"Trials of {TRIAL_SECONDS:g} s, {psutil.cpu_count()} cores in all")
+    for column in ("finished", "workers", "way", "efficiency", "database, ms a trial",
+                   "workers' CPU, ms", "server's CPU, ms", "connections", "start, s"):  # fmt: skip
+        table.add_column(column, justify="right")
+    for finished in chosen.finished:
+        for row in rows(finished, chosen.workers, console):
+            table.add_row(*row)
+            console.print("  ".join(row))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
