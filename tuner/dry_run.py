@@ -26,7 +26,7 @@ from tuner.cache import Kept
 from tuner.candidates import to_take_over
 from tuner.design import Design
 from tuner.errors import NoDatabase, UsageError
-from tuner.flags import SETTINGS, Source
+from tuner.flags import ENGINES, SETTINGS, Source
 from tuner.levels import design_of, in_words
 from tuner.loading import check
 from tuner.look import Look, look
@@ -175,8 +175,12 @@ def _not_there_yet(
 
 def _settings(plan: _Plan) -> Iterator[Sequence[str]]:
     """Each setting, its value, and where that comes from."""
-    settings, given = plan.settings, plan.settings.given
+    settings, given, ray = plan.settings, plan.settings.given, plan.settings.ray
     shown = {
+        "engine": "ray" if ray else ENGINES[0],
+        "ray_address": ray.address if ray else "not used",
+        "cpus_per_worker": f"{ray.cpus:g}" if ray else "not used",
+        "gpus_per_worker": f"{ray.gpus:g}" if ray else "not used",
         "study": str(settings.study_file),
         "study_name": settings.study,
         "storage": plan.shown_url,

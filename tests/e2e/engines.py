@@ -21,6 +21,11 @@ CPUS_A_WORKER = "0.5"
 OPEN = {"RAY_AUTH_MODE": "disabled"}
 
 
+def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """A command's local workers, and what they have started."""
+    return psutil.Process(process.pid).children(recursive=True)
+
+
 @dataclass(frozen=True)
 class Engine:
     """An engine as a command is told of it.
@@ -56,7 +61,7 @@ class Engine:
     def family_of(self, process: "subprocess.Popen[str]") -> list[psutil.Process]:
         """The worker processes, and what they have started."""
         if self.cluster is None:
-            return psutil.Process(process.pid).children(recursive=True)
+            return workers_of(process)
         found = []
         for one in self.cluster.children(recursive=True):
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -16,13 +16,13 @@ import pytest
 from optuna.trial import TrialState
 
 from tests.conftest import ENVIRONMENT, ROOT, run, start, wait_until
+from tests.e2e.engines import workers_of
 from tests.e2e.test_run import (
     PARABOLOID,
     SLOW,
     has_running,
     state_counts,
     trials_of,
-    workers_of,
 )
 
 # An objective of SLOW reports every 0.1 seconds, so that two reports are over by then.

@@ -212,6 +212,8 @@ class RayEngine:
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, in this thread
             self._refusal = UsageError(f"Ray cannot be used: {type(error).__name__}: {error}")
         self._connected.set()
+        # The processes of a cluster that is ours alone die with the thread that started them.
+        threading.Event().wait()
 
     def assign(self, assignment: Assignment) -> None:
         """Let the workers take trials of a study."""
