@@ -92,7 +92,7 @@ def build(
     new = drawn([weight.numpy() for weight in model.weights], init, seed)
     model.set_weights(with_stages(model, new, base, stages_from_base(init, study.STAGES, names)))
     for layer in model.layers:
-        layer.trainable = stage_of(layer.name) not in names
+        layer.trainable = stage_of(layer) not in names
     model.compile(
         study.OPTIMIZERS[optimizer](schedule(rate, epochs)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
