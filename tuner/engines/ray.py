@@ -205,7 +205,7 @@ class RayEngine:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self._there = _stage(self._study_file, Path(folder))
-                _connect(self._place.address, folder)
+                _join(self._place.address, folder)
             self._check_nodes()
         except UsageError as error:
             self._refusal = error
@@ -381,7 +381,7 @@ class RayEngine:
             )
 
 
-def _connect(address: str, folder: str) -> None:
+def _join(address: str, folder: str) -> None:
     """Connect this process to a cluster; what is in the folder travels with it.
 
     Raises:
