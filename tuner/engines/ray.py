@@ -210,7 +210,9 @@ class RayEngine:
         except UsageError as error:
             self._refusal = error
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, in this thread
-            self._refusal = UsageError(f"Ray cannot be used: {type(error).__name__}: {error}")
+            self._refusal = UsageError(
+                f"Ray cannot be used: {type(error).__name__}: {_brief(error)}"
+            )
         self._connected.set()
         # The processes of a cluster that is ours alone die with the thread that started them.
         threading.Event().wait()

@@ -1,6 +1,7 @@
-"""What the best strategy that was found gives: shifted digits, cosine, 20 epochs, nothing frozen.
+r"""What the best strategy that was found gives: shifted digits, cosine, 20 epochs, nothing frozen.
 
-python -m tuner.run --study tests/benchmarks/strategies/strong.py --trials 4
+python -m tuner.run --study tests/benchmarks/strategies/strong.py --trials 4 \
+    --pruner none
 """
 
 from optuna import distributions
