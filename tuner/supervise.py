@@ -52,6 +52,10 @@ DRAIN_SECONDS = 10
 DRAIN_LOOK_SECONDS = 0.1
 # Workers that die one after another before they take a trial: so many, and the command gives up.
 MOST_EARLY_DEATHS = 3
+# A machine that is lost takes many at once, so that not their number counts, but their time: losses
+# that follow each other within so many seconds, for so many seconds.
+LOSS_PAUSE_SECONDS = 300
+LOST_SECONDS = 600
 
 # Of the hosts that have another artifact store, so many are named.
 _SHOWN_HOSTS = 3
@@ -147,6 +151,57 @@ def follow(
 
 
 @dataclass
+class EarlyDeaths:
+    """Workers that die again and again before they take a trial."""
+
+    _done: int = 0  # trials, at the last death
+    _count: int = 0
+    # When the first and the last one was lost with its machine, by time.monotonic.
+    _lost: tuple[float, float] | None = None
+
+    def note(self, gone: Gone, how: str, *, had_a_trial: bool, done: int, busy: bool) -> None:
+        """Count a death.
+
+        Args:
+            gone: whose.
+            how: in words.
+            had_a_trial: whether the worker held one.
+            done: how many trials of the study have ended.
+            busy: whether workers with nothing to do are nothing strange: trials are running, or
+                the study is paused.
+
+        Raises:
+            TooManyFailures: there were too many, and no trial ended between them.
+        """
+        if had_a_trial or done > self._done:
+            self._count, self._lost = 0, None
+        self._done = done
+        if had_a_trial:
+            return
+        if gone.with_its_node:
+            self._lost = None if busy else self._note_lost(time.monotonic())
+            return
+        self._count += 1
+        if self._count >= MOST_EARLY_DEATHS:
+            raise TooManyFailures(
+                f"{MOST_EARLY_DEATHS} workers died one after another before they took a trial "
+                f"({how}); the last one wrote: {gone.last_words()}."
+            )
+
+    def _note_lost(self, now: float) -> tuple[float, float]:
+        first, last = self._lost or (now, now)
+        if now - last > LOSS_PAUSE_SECONDS:
+            first = now
+        if now - first >= LOST_SECONDS:
+            raise TooManyFailures(
+                f"For {wording.duration(now - first)} workers have been lost with their Ray actors "
+                "or nodes again and again, and none took a trial; Ray's dashboard and logs say "
+                "why. Run the same command again once that is mended."
+            )
+        return first, now
+
+
+@dataclass
 class Supervisor:
     """Runs an engine until a study reaches its target, or something stops it before."""
 
@@ -162,8 +217,7 @@ class Supervisor:
     signals: Signals
     ended_early: list[Gone] = field(default_factory=list)  # before the study was there
     watch: Watch | None = None
-    _early_deaths: int = field(default=0, init=False)
-    _done_at_early_death: int = field(default=0, init=False)
+    _early_deaths: EarlyDeaths = field(default_factory=EarlyDeaths, init=False)
     _next_reap: float = field(default=0.0, init=False)  # by time.monotonic
     _told_foreign: bool = field(default=False, init=False)
     _paused: bool = field(default=False, init=False)
@@ -276,25 +330,19 @@ class Supervisor:
             self._read()
             if self._is_done():
                 return
-        self._count_early_deaths(gone, had_a_trial=bool(given))
-        words = [f"worker {gone.owner.pid} {death or 'gave up waiting for the database'}"]
+        how = death or "gave up waiting for the database"
+        self._early_deaths.note(
+            gone,
+            how,
+            had_a_trial=bool(given),
+            done=self.board.ended + self.board.failed,
+            busy=self._paused or bool(self.board.running),
+        )
+        words = [f"worker {gone.owner.pid} {how}"]
         words += [given.in_words()] if given else []
         words += [f"it wrote: {gone.last_words()}"] if gone.output else []
         self.display.note("; ".join(words))
         self.engine.replace()
-
-    def _count_early_deaths(self, gone: Gone, *, had_a_trial: bool) -> None:
-        """Give up when workers die again and again before they take a trial."""
-        done = self.board.ended + self.board.failed
-        if had_a_trial or done > self._done_at_early_death:
-            self._early_deaths = 0
-        self._done_at_early_death = done
-        self._early_deaths += not (had_a_trial or gone.with_its_node)
-        if self._early_deaths >= MOST_EARLY_DEATHS:
-            raise TooManyFailures(
-                f"{MOST_EARLY_DEATHS} workers died one after another before they took a trial "
-                f"({gone.death or 'exited with code 0'}); the last one wrote: {gone.last_words()}."
-            )
 
     def _reap(self) -> None:
         given = self.claims.reap(self.me.supervisor)

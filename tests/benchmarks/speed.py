@@ -1,7 +1,7 @@
 """How fast a trial is: our command beside the usual way, on the same twenty configurations.
 
-    python -m tests.benchmarks.speed             # the ways, interleaved; about 35 minutes
-    python -m tests.benchmarks.speed ablation    # the fast path with one part off at a time
+    python -m tests.benchmarks.speed             # the ways, interleaved; about an hour
+    python -m tests.benchmarks.speed ablation    # (e) with one part off at a time; (d): bfloat16
 
 Four configurations for each frozen depth (`tests.benchmarks.twenty`), one epoch of 50,000 images,
 batch 128, one validation with 10,000. Every way is started as a user starts it, so its time has the
@@ -87,16 +87,17 @@ class Way:
 
 ONE_THREAD = {"TUNER_THREADS": "1", "OMP_NUM_THREADS": "1"}
 FLOAT32 = Way("(d) ours, float32", precision="float32")
+AUTO = Way("(e) ours, auto")
 WAYS = [
     Way("(a) fit, one process", shares=1),
     Way("(b) fit, two processes of one thread", shares=2, variables=ONE_THREAD),
     Way("(c) KerasTuner", shares=1, module="kerastuner"),
     FLOAT32,
-    Way("(e) ours, auto"),
+    AUTO,
 ]
 ABLATION = [
-    Way("(e) ours, auto"),
-    Way("without bfloat16", precision="float32"),
+    AUTO,
+    FLOAT32,  # without bfloat16
     Way("without stored features", variables={"TUNER_CACHE_GB": "0"}, features=False),
     Way("without the fused batch norm", variables={"TWENTY_WITHOUT": "fused"}),
     Way("without reused graphs", variables={"TWENTY_WITHOUT": "reuse"}),

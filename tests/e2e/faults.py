@@ -200,7 +200,13 @@ class Witness:
         return {line["pid"] for line in self.events()}
 
     def parents(self) -> set[int]:
-        return {line["parent"] for line in self.events() if line["event"] == "begin"}
+        """The supervisors of all attempts.
+
+        A worker can begin a trial in the moment between its supervisor's end and its own. Its
+        parent is then who adopts orphans here: this process, one above it, or the first of all.
+        """
+        adopters = {1, os.getpid(), *(process.pid for process in psutil.Process().parents())}
+        return {it["parent"] for it in self.events() if it["event"] == "begin"} - adopters
 
     def at_work(self) -> dict[int, int]:
         """Trials that are in the midst of their eight steps, and the processes they are in."""

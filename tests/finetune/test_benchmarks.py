@@ -1,4 +1,7 @@
-"""What later work relies on: the recorded curves, and the simulated time of their replays."""
+"""What later work relies on: the recorded curves, replays' simulated time, the usual way."""
+
+import subprocess
+import sys
 
 import numpy as np
 import optuna
@@ -6,6 +9,20 @@ import pandas as pd
 import pytest
 
 from tests.benchmarks import curves, replay
+from tests.conftest import ROOT
+
+# In a process of its own: it puts Keras's own layer into the study file.
+USUAL = """
+import sys
+import numpy as np, optuna
+from tests.benchmarks import usual
+usual.images = usual.images.first(256, 100)
+np.savez(sys.argv[2], *[weight.numpy() for weight in usual.study.build_model().weights])
+optuna.create_study(study_name="twenty", storage=sys.argv[1])
+usual.run_twenty(*sys.argv[1:], "19", "20")
+model = usual.build(usual.CONFIGURATIONS[19], usual.read_base(sys.argv[2]), 0, 1)
+print(*(variable.path for variable in model.trainable_variables))
+"""
 
 
 def test_the_recorded_curves():
@@ -85,3 +102,17 @@ def test_a_divergence_ends_a_trial_and_is_no_pruning(so_many):
     assert list(found.after) == [5]
     assert not found.pruned.any()
     assert np.isnan(found.error).all()
+
+
+def test_the_usual_way_trains_its_share(tmp_path):
+    storage = f"sqlite:///{tmp_path}/usual.db"
+    done = subprocess.run(
+        [sys.executable, "-c", USUAL, storage, str(tmp_path / "base.npz")],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
+    )  # fmt: skip
+    (trial,) = optuna.load_study(study_name="twenty", storage=storage).trials
+    assert trial.params == {"configuration": 19}
+    assert 0 <= trial.value <= 1
+    assert trial.user_attrs["trial_seconds"] > trial.user_attrs["stall_seconds"] >= 0
+    layers = {path.split("/")[-2] for path in done.stdout.split()}
+    assert layers == {"logits"}  # the four stages before it are frozen

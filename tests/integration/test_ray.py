@@ -118,6 +118,8 @@ def test_what_the_death_of_an_actor_means() -> None:
     never = dies(ray.exceptions.RuntimeEnvSetupError("no module\nnamed optuna"), known=False)
     assert (never.death, never.with_its_node) == ("could not be started by Ray", False)
     assert "no module | named optuna" in never.last_words()
+    assert not dies(ray.exceptions.ActorDiedError(), known=False).with_its_node
+    assert dies(ray.exceptions.NodeDiedError("gone"), known=False).with_its_node
 
 
 def test_what_a_worker_does_began_when_it_was_first_told() -> None:

@@ -213,6 +213,21 @@ def test_history_tells_ties_and_the_last_trial() -> None:
     assert history(last).title.endswith("it was the last to end")
 
 
+def test_handed_back_trials_are_drawn_where_they_stopped() -> None:
+    waiting = simple(1, None, state=TrialState.WAITING, curve={1: 0.4, 20: 0.08})
+    early = study([simple(0, None, state=TrialState.RUNNING, curve={1: 0.3}), waiting])
+    card = history(early)
+    assert card.title == (
+        "No trial is complete: the lowest validation error, 8.0 %, is from waiting trial 1"
+    )
+    assert {it.name: list(it.y) for it in card.figure.data} == {
+        "waiting (1)": pytest.approx([0.08]),
+        "running (1)": pytest.approx([0.3]),
+    }
+    assert card.figure.layout.xaxis.dtick == 1
+    assert [it.name for it in curves(early).figure.data] == ["waiting (1)", "running (1)"]
+
+
 def test_thinned_marks_are_said_and_the_same_again(large: Results) -> None:
     card = history(large)
     pruned = next(it for it in card.figure.data if it.name.startswith("pruned"))

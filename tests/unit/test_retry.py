@@ -13,7 +13,6 @@ from sqlalchemy.exc import (
     IntegrityError,
     InternalError,
     OperationalError,
-    PendingRollbackError,
     ProgrammingError,
 )
 
@@ -62,13 +61,6 @@ def test_an_operation_gets_through_and_learns_that_it_was_tried(error: Exception
     assert patience.run(operation) == "done"
     assert operation.again == [False, True, True, True]
     assert time.monotonic() - patience.last_trouble < 5
-
-
-def test_the_drivers_error_is_found_behind_a_repeated_query() -> None:
-    error = PendingRollbackError("the session failed")  # as SQLAlchemy raises it while handling
-    error.__context__ = AWAY
-    assert is_transient(wrapped(error))
-    assert retry.reason_of(wrapped(error)) == "connection refused"
 
 
 def postgres(sqlstate: str) -> OperationalError:

@@ -65,6 +65,7 @@ _LEFT_BEHIND = (
 )  # fmt: skip
 
 PLACING = "waiting for a place"
+NODE_DIED = "its node has died"  # how Ray says it of an actor
 LOST = "lost with its Ray actor or node"
 
 
@@ -267,8 +268,11 @@ class RayEngine:
     def _death_of(self, placed: _Placed, error: Exception) -> Event:
         """What an error instead of an answer means."""
         if placed.owner is None:
-            nobody = self._supervisor.worker(0)
-            return Gone(nobody, "could not be started by Ray", str(error).splitlines())
+            nobody, said = self._supervisor.worker(0), str(error)
+            lost = isinstance(error, ray.exceptions.NodeDiedError) or NODE_DIED in said
+            return Gone(
+                nobody, "could not be started by Ray", said.splitlines(), with_its_node=lost
+            )
         if isinstance(error, ray.exceptions.OutOfMemoryError):
             return Gone(placed.owner, OUT_OF_MEMORY, [])
         return Gone(placed.owner, LOST, [], with_its_node=True)

@@ -24,7 +24,8 @@ from sqlalchemy.orm import Session
 from tuner.errors import NoDatabase, StorageError, StudyGone, UsageError
 from tuner.machine import file_system_of
 from tuner.storage.attributes import study_in_order
-from tuner.storage.retry import Patience, PatientStorage, reason_of
+from tuner.storage.backend import PatientStorage
+from tuner.storage.retry import Patience, reason_of
 from tuner.storage.tables import claims, metadata
 from tuner.storage.urls import Address, address_of, resolve
 from tuner.wording import cut

@@ -15,20 +15,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
     OperationalError,
-    PendingRollbackError,
     SQLAlchemyError,
 )
 
 from tuner import interrupt, wording
 from tuner.errors import StorageError
-from tuner.storage.attributes import trial_in_order
 from tuner.wording import redact
 
 # A database may be away for so long, in seconds: a restart, a failover, a cable.
@@ -164,9 +159,7 @@ def reason_of(error: BaseException) -> str:
 def _driver_error(error: BaseException | None) -> DBAPIError | None:
     """What SQLAlchemy made of the driver's error, behind what Optuna or we made of that."""
     while error is not None and not isinstance(error, DBAPIError):
-        # Optuna repeats a query in the session that has just failed, which says only that it has.
-        within = isinstance(error, PendingRollbackError)
-        error = error.__context__ if within else error.__cause__
+        error = error.__cause__
     return error
 
 
@@ -191,51 +184,3 @@ def patient(method: Callable[..., T]) -> Callable[..., T]:
         return self.patience.run(lambda _again: method(self, *args, **kwargs))
 
     return tried
-
-
-class PatientStorage(RDBStorage):
-    """Optuna's storage; what objectives, samplers and pruners do with it is tried again.
-
-    Databases give attributes in any order, SQLite by their names: a trial has them here in ours.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        engine_kwargs: dict[str, Any],
-        patience: Patience,
-        *,
-        skip_table_creation: bool = False,
-    ) -> None:
-        self.patience = patience
-        super().__init__(url, engine_kwargs=engine_kwargs, skip_table_creation=skip_table_creation)
-
-    def _build_frozen_trial_from_trial_model(self, trial: models.TrialModel) -> FrozenTrial:
-        frozen = super()._build_frozen_trial_from_trial_model(trial)
-        frozen.user_attrs = trial_in_order(frozen.user_attrs)
-        return frozen
-
-
-# Reads, and writes that store the same thing when they are done twice. All but the underscored ones
-# are public methods of Optuna's storage; those are what its cache calls.
-for _name in (
-    "_get_best_trial_id",
-    "_get_trials",
-    "_set_trial_param",
-    "get_all_studies",
-    "get_study_directions",
-    "get_study_id_from_name",
-    "get_study_name_from_id",
-    "get_study_system_attrs",
-    "get_study_user_attrs",
-    "get_trial",
-    "get_trial_id_from_study_id_trial_number",
-    "get_trial_system_attrs",
-    "get_trial_user_attrs",
-    "set_study_system_attr",
-    "set_study_user_attr",
-    "set_trial_intermediate_value",
-    "set_trial_system_attr",
-    "set_trial_user_attr",
-):
-    setattr(PatientStorage, _name, patient(getattr(RDBStorage, _name)))

@@ -19,6 +19,7 @@ from tuner.report.results import (
     INFEASIBLE,
     PRUNED,
     RUNNING,
+    WAITING,
     Results,
 )
 from tuner.report.scale import Scale, scale_of
@@ -28,7 +29,14 @@ _MOST_POINTS = 20_000
 _MOST_LEVELS = 7  # of the factor; the others share a colour
 _FEWEST = 5  # complete trials for a correlation of ranks
 _EARLY = 0.2  # of the greatest step: where ranks are compared with those at the end
-_FADED = {PRUNED: 0.45, DIVERGED: 0.8, INFEASIBLE: 0.6, FAILED: 0.8, RUNNING: 0.8}
+_FADED = {
+    PRUNED: 0.45,
+    DIVERGED: 0.8,
+    INFEASIBLE: 0.6,
+    FAILED: 0.8,
+    WAITING: 0.8,  # handed back
+    RUNNING: 0.8,
+}
 
 
 @dataclass(frozen=True)

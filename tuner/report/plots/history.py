@@ -20,6 +20,7 @@ from tuner.report.results import (
     INFEASIBLE,
     PRUNED,
     RUNNING,
+    WAITING,
     Results,
 )
 
@@ -29,12 +30,14 @@ _MOST_MARKS = {PRUNED: 1_500}
 _MOST_OTHERS = 1_000  # of each other outcome
 _MARKS: dict[str, dict[str, Any]] = {  # those behind first
     PRUNED: {"size": 7, "line": {"width": 1.2}},
+    WAITING: {"size": 9, "line": {"width": 1.5}},  # handed back
     RUNNING: {"size": 9, "line": {"width": 1.5}},
     INFEASIBLE: {"size": 7, "line": {"width": 1.2}},
     COMPLETE: {"size": 8},
     DIVERGED: {"size": 9},
     FAILED: {"size": 9},
 }
+_MOST_TICKS = 11
 _GREATEST = 1e307  # that an axis shows
 _EDGE = {DIVERGED: 0.07, FAILED: 0.14}  # shown at the top edge: so far above the others
 
@@ -72,7 +75,7 @@ def history(results: Results) -> Card:
 
 def _drawn(results: Results) -> _Drawn:
     shown = words.last_shown(results)
-    seen = shown[words.of_outcome(results, COMPLETE, PRUNED, INFEASIBLE, RUNNING)].dropna()
+    seen = shown[words.of_outcome(results, COMPLETE, PRUNED, INFEASIBLE, RUNNING, WAITING)].dropna()
     if seen.empty:
         seen = shown.dropna()
     if seen.empty:
@@ -114,7 +117,11 @@ def _figure(results: Results, drawn: _Drawn) -> tuple[go.Figure, str]:
         _shade_startup(figure)
     beside = max(0.02 * count, 0.6)
     figure.update_layout(
-        xaxis={"title": {"text": "trial"}, "range": [-beside, count - 1 + beside], "nticks": 11},
+        xaxis={
+            "title": {"text": "trial"},
+            "range": [-beside, count - 1 + beside],
+            **({"nticks": _MOST_TICKS} if count > _MOST_TICKS else {"dtick": 1}),  # no half trials
+        },
         yaxis=theme.value_axis(results.scale, drawn.low, drawn.high),
     )
     return figure, f"Marks drawn: {'; '.join(thinned)}." if thinned else ""

@@ -24,6 +24,7 @@ from tuner.report.results import (
     INFEASIBLE,
     PRUNED,
     RUNNING,
+    WAITING,
     Results,
 )
 from tuner.report.scale import Scale
@@ -40,6 +41,7 @@ LIGHT = {
     "diverged": "#b8860b",
     "infeasible": "#8a4fa3",
     "running": "#0072b2",
+    "waiting": "#5b7f9e",
 }
 DARK = {
     "ink": "#e9edee",
@@ -52,6 +54,7 @@ DARK = {
     "diverged": "#e3b341",
     "infeasible": "#c99ae0",
     "running": "#6bb8ee",
+    "waiting": "#8fb4d0",
 }
 # Levels of a factor: Okabe and Ito's colours (jfly.uni-koeln.de/color), the yellow darkened to be
 # seen on paper; told apart by mark and dash as well.
@@ -70,6 +73,7 @@ OUTCOME_SYMBOLS = {
     INFEASIBLE: "square-open",
     FAILED: "x",
     RUNNING: "diamond-open",
+    WAITING: "hourglass-open",
 }
 # Heat maps: Cividis, dark is low (Nunez et al. 2018), without its ends, so that words can be read.
 CIVIDIS = ("#0a326a", "#2f476b", "#575d6d", "#7c7b78", "#a59c74", "#d3c164", "#f5e26b")
