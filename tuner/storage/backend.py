@@ -54,7 +54,7 @@ class PatientStorage(RDBStorage):
         included_trial_ids: set[int],
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
-        """As Optuna's, which makes an object of each parameter, value and attribute on the way.
+        """As Optuna's, but without an object for each parameter, value and attribute on the way.
 
         A worker reads all trials so when it starts, and the new and the unfinished ones before it
         samples and prunes.
