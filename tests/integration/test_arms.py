@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
 
 import optuna
 import pytest
@@ -19,7 +18,6 @@ from tuner.storage import (
     NoTrial,
     find_study,
     only_arm,
-    open_database,
     read_stored,
     record_opening,
     register,
@@ -41,13 +39,6 @@ SNAPSHOT = Snapshot(
 DESIGN = Design([{"kind": kind} for kind in KINDS], paired=True)
 SEED = 7
 ME = this_process()
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import optuna
@@ -21,7 +20,6 @@ from tuner.storage import (
     Database,
     GivenBack,
     NoTrial,
-    open_database,
     owner,
     register,
 )
@@ -36,13 +34,6 @@ from tuner.work import LONGEST_REASON
 
 SNAPSHOT = Snapshot(None, "value", "minimize", None, "study.py", "hash")
 SEED = 7
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -52,13 +52,6 @@ KIND = optuna.distributions.FloatDistribution(0.0, 9.0)
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def sqlite(tmp_path: Path) -> Iterator[Database]:
     opened = open_database(f"sqlite:///{tmp_path}/tuner.db")
     yield opened

@@ -19,13 +19,6 @@ from tuner.report.results import Results, results_of
 from tuner.storage import Database, find_confirmations, find_study, open_database, read_contents
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
-
-
 def results(database: Database, name: str = "study") -> Results:
     return results_of(read_contents(database, find_study(database, name)))
 

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -47,13 +46,6 @@ from tuner.study import Snapshot
 
 INF = math.inf
 HOLDER = elsewhere()  # of every claim here
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
 
 
 def make(database: Database, name: str = "study", direction: str = "minimize") -> int:

@@ -1,7 +1,5 @@
 """What a worker may write into its trial, and when it must let go."""
 
-from collections.abc import Iterator
-
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -18,7 +16,6 @@ from tuner.storage import (
     RequestState,
     change_request,
     close_reached,
-    open_database,
     open_request,
     read_requests,
     register,
@@ -33,13 +30,6 @@ SPACE = {
     "kind": CategoricalDistribution(("a", "b", None)),
     "depth": IntDistribution(0, 4),
 }
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    opened = open_database(database_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
