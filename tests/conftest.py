@@ -2,6 +2,7 @@
 
 import gc
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,6 +28,13 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 # Each run would take 2 s longer; tests of what it publishes turn this off.
 ENVIRONMENT["TUNER_NO_PUBLISH"] = "yes"
 DRIVERS = {"postgresql": "postgresql+psycopg", "mysql": "mysql+pymysql"}
+
+
+def free_port() -> int:
+    """One on which nobody listens now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def admin(kind: str) -> sqlalchemy.Engine:

@@ -57,6 +57,8 @@ def serve(settings: DaemonSettings, console: Console) -> None:
     """Help with open requests until a signal comes, or there were none for long enough.
 
     Raises:
+        Interrupted: a signal came, and it was to end by itself: what started it is to know that
+            there may be more to do.
         TunerError: the database cannot be used, and waiting does not mend that; or the artifact
             store cannot be used.
     """
@@ -78,10 +80,13 @@ def serve(settings: DaemonSettings, console: Console) -> None:
                 if not signals.received:
                     display.note(f"{error} Trying again.")
                     interrupt.wait(RECONNECT_SECONDS)
-        if signals.received:
-            display.note("ended by a signal; what was running is handed back")
-        else:
+        if not signals.received:
             display.note(f"ended: nothing was asked for in {settings.idle:g} s")
+            return
+        how = "ended by a signal; what was running is handed back"
+        if settings.idle is not None:
+            raise Interrupted(f"{how[0].upper()}{how[1:]}.")
+        display.note(how)
 
 
 @dataclass

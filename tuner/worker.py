@@ -27,8 +27,8 @@ from tuner.values import amount, text, whole
     "--idle",
     type=amount("seconds"),
     metavar="SECONDS",
-    help="End after so long without an open request, as a job of a cluster has to. [default: wait "
-    "for ever]",
+    help="End after so long without an open request, as a job of a cluster has to; then a signal "
+    "ends it with exit code 130. [default: wait for ever]",
 )
 @setting("artifacts")
 @setting("cache-dir")

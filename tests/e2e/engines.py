@@ -1,7 +1,6 @@
 """Both engines, for tests that ask the same of each: local processes, and a real Ray cluster."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.conftest import ENVIRONMENT, start, wait_until
+from tests.conftest import ENVIRONMENT, free_port, start, wait_until
 
 ENGINES = ("local", "ray")
 CPUS = 2  # of the cluster
@@ -71,15 +70,22 @@ class Engine:
 
 
 @contextlib.contextmanager
-def ray_cluster(log: Path) -> Iterator[Engine]:
-    """A cluster of this machine, which ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+def ray_cluster(log: Path, cpus: int = CPUS) -> Iterator[Engine]:
+    """A cluster of this machine, which ends with the block; its GPU is one in name only."""
+    port = free_port()
+    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={log.parent}")
+    with ray_node(log, *head, f"--num-cpus={cpus}", "--num-gpus=1") as process:
+        address = f"127.0.0.1:{port}"
+        flags = ("--engine", "ray", "--ray-address", address, "--cpus-per-worker", CPUS_A_WORKER)
+        yield Engine(flags, OPEN, process)
+
+
+@contextlib.contextmanager
+def ray_node(log: Path, *flags: str) -> Iterator[psutil.Process]:
+    """A node of a cluster, which ends with the block."""
     command = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", f"--port={port}",
-        f"--num-cpus={CPUS}", "--include-dashboard=false", "--disable-usage-stats",
-        f"--temp-dir={log.parent}", "--block",
+        str(Path(sys.executable).parent / "ray"), "start", *flags, "--disable-usage-stats",
+        "--block",
     ]  # fmt: skip
     with log.open("wb") as out:
         process = psutil.Popen(
@@ -88,11 +94,9 @@ def ray_cluster(log: Path) -> Iterator[Engine]:
     try:
         wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        address = f"127.0.0.1:{port}"
-        flags = ("--engine", "ray", "--ray-address", address, "--cpus-per-worker", CPUS_A_WORKER)
-        yield Engine(flags, OPEN, psutil.Process(process.pid))
+        yield psutil.Process(process.pid)
     finally:
-        family = process.children(recursive=True)
+        family = process.children(recursive=True) if process.is_running() else []
         process.terminate()
         process.wait(20)
         for one in family:

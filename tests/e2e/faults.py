@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import pytest
 import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.conftest import ENVIRONMENT, ROOT, wait_until
+from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_until
 from tuner.seeds import trial_seed
 from tuner.storage import open_database
 from tuner.storage.attributes import REQUEST_ATTR, STUDY_SEED_ATTR
@@ -494,9 +493,7 @@ class Cluster:
         self._folder.chmod(0o755)
         if self._user:
             shutil.chown(self._folder, "postgres", "postgres")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
         self._data = self._folder / "data"
         self._call("initdb", "--auth=trust", "--username=tuner", "--no-sync", "--encoding=UTF8")
 
@@ -512,8 +509,10 @@ class Cluster:
             **self._user,
         )
 
-    def start(self) -> None:
+    def start(self, connections: int = 100) -> None:
+        """Start it, to let so many connections in; 100 is PostgreSQL's own default."""
         options = f"-p {self._port} -k {self._folder} -c listen_addresses=127.0.0.1"
+        options += f" -c max_connections={connections}"
         log = str(self._folder / "log")
         self._call("pg_ctl", "-w", "-l", log, "-o", options, "start")
 
@@ -556,7 +555,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def own_cluster() -> Iterator[Cluster]:
+def own_cluster(connections: int = 100) -> Iterator[Cluster]:
     """A running PostgreSQL server; skips where none can be made, which under CI is a failure."""
     binaries = _binaries()
     try:
@@ -569,7 +568,7 @@ def own_cluster() -> Iterator[Cluster]:
             pytest.fail(message)
         pytest.skip(message)
     try:
-        cluster.start()
+        cluster.start(connections)
         yield cluster
     finally:
         cluster.remove()

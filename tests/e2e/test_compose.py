@@ -29,7 +29,7 @@ import psycopg
 import pytest
 import yaml
 
-from tests.conftest import ENVIRONMENT, ROOT, wait_until
+from tests.conftest import ENVIRONMENT, ROOT, free_port, wait_until
 from tests.e2e.faults import STUDY, Cluster, Command, Witness, check_nothing_lost, own_cluster
 
 README = (ROOT / "README.md").read_text().split("\n## As a service: Docker Compose\n")[1]
@@ -131,12 +131,6 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join(10)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @dataclass

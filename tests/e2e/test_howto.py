@@ -356,18 +356,43 @@ def test_a_ray_cluster(
     assert all(trial.state in ENDED for trial in trials)
 
 
-def slurm_command() -> list[str]:
-    """What each task of the job runs, without `srun`; its options are ones of Slurm's."""
+def slurm_script() -> str:
+    """The file that is given to `sbatch`; its options are ones of Slurm's."""
     (script,) = scripts_of(parts_of(JOBS))[-1:]
-    *comments, line = script.strip().splitlines()
-    asked = [word for it in comments if it.startswith("#SBATCH ") for word in it.split()[1:]]
+    comments = [line for line in script.splitlines() if line.startswith("#SBATCH ")]
+    asked = [word for it in comments for word in it.split()[1:]]
     assert {word.partition("=")[0] for word in asked} == {
         "--job-name", "--output", "--open-mode", "--array", "--cpus-per-task", "--mem", "--time",
         "--requeue", "--signal",
     }  # fmt: skip
-    srun, python, *command = shlex.split(line)
-    assert (srun, python) == ("srun", ".venv/bin/python")
+    return script
+
+
+def slurm_command() -> list[str]:
+    """What each task of the job runs, without `srun`."""
+    (line,) = (line for line in slurm_script().splitlines() if line.startswith("srun "))
+    srun, option, python, *command = shlex.split(line)
+    assert (srun, option) == ("srun", "--cpus-per-task=$SLURM_CPUS_PER_TASK")
+    assert python == ".venv/bin/python"
     return command
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (2, False), (130, True)])
+def test_a_slurm_job_comes_back_if_it_was_ended_before_its_time(
+    code: int, requeued: bool, tmp_path: Path
+) -> None:
+    for name, does in (("srun", f"exit {code}"), ("scontrol", 'echo "$@" > asked')):
+        (stand_in := tmp_path / name).write_text(f"#!/bin/sh\n{does}\n")
+        stand_in.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-c", slurm_script()], cwd=tmp_path, check=False,
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "4"},
+    )  # fmt: skip
+    assert done.returncode == (0 if requeued else code)
+    asked = tmp_path / "asked"
+    assert asked.exists() == requeued
+    if requeued:
+        assert asked.read_text() == "requeue 17\n"
 
 
 def kubernetes_command() -> list[str]:
@@ -402,8 +427,8 @@ def test_a_daemon_of_a_cluster_ends_by_sigterm_and_when_it_is_idle(
         evicted = commands.start(*command[1:], idle, OPTUNA_STORAGE=url)
         commands.witness.await_work(workers=1, ended=1)
         evicted.process.send_signal(signal.SIGTERM)
-        evicted.wait(0, DRAIN_SECONDS + 5)
-        assert "ended by a signal; what was running is handed back" in evicted.text()
+        evicted.wait(130, DRAIN_SECONDS + 5)
+        assert "Ended by a signal; what was running is handed back" in evicted.text()
         again = commands.start(*command[1:], "2", OPTUNA_STORAGE=url)
         again.wait(0, 60)
         assert "study: all 8 trials are done" in again.text()

@@ -11,14 +11,16 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from tests.conftest import ROOT, run, wait_until
-from tests.e2e.engines import Engine, both, ray_cluster
+from tests.conftest import ROOT, free_port, run, wait_until
+from tests.e2e.engines import Engine, both, ray_cluster, ray_node
 from tuner.storage import open_database
 from tuner.storage.attributes import DEFINITION_ATTR
 
@@ -575,6 +577,76 @@ def test_a_killed_ray_actor_is_replaced_and_its_trial_goes_on(
     wait_until(lambda: not worker.is_running(), seconds=10)
 
 
+def test_a_lost_ray_node_is_replaced_and_its_trial_goes_on(
+    slow: str, sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ray"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        head = stack.enter_context(ray_cluster(folder / "head.log", cpus=1))
+        address = head.flags[head.flags.index("--ray-address") + 1]
+        node = stack.enter_context(
+            ray_node(folder / "node.log", f"--address={address}", "--num-cpus=1")
+        )
+        process = head.start(slow, 8, 2, url, "--cpus-per-worker", "1")
+        wait_until(has_running(path, 2))
+        worker = replace(head, cluster=node).family_of(process)[0]
+        (raylet,) = (it for it in node.children() if it.name() == "raylet")
+        raylet.kill()
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        assert f"worker {worker.pid} lost with its Ray actor or node; trial " in out
+        assert state_counts(url, "slow") == {TrialState.COMPLETE: 8}
+        wait_until(lambda: not worker.is_running(), seconds=10)
+
+
+@pytest.mark.soak
+def test_a_ray_cluster_whose_head_is_gone_ends_the_command(
+    slow: str, sqlite: tuple[str, Path]
+) -> None:
+    url, path = sqlite
+    with contextlib.ExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="ray"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        head = stack.enter_context(ray_cluster(folder / "head.log"))
+        process = head.start(slow, 200, 2, url)
+        wait_until(has_running(path, 2))
+        assert head.cluster is not None
+        for one in head.cluster.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert err.startswith("error: The head of the Ray cluster, "), err
+    assert " has not answered for 3" in err
+    assert state_counts(url, "slow")[TrialState.RUNNING] == 0
+    assert Engine().run(slow, state_counts(url, "slow").total(), 2, url).returncode == 0
+    assert set(state_counts(url, "slow")) == {TrialState.COMPLETE}
+
+
+WHICH_GPU = """
+import os
+import time
+
+def objective(trial):
+    trial.set_user_attr("gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
+    time.sleep(1.0)
+    return 1.0
+"""
+
+
+def test_workers_share_a_gpu_as_ray_places_them(
+    cluster: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
+) -> None:
+    study = str(write_study(WHICH_GPU))
+    done = cluster.run(study, 6, 2, sqlite[0], "--gpus-per-worker", "0.5")
+    assert done.returncode == 0, done.stderr
+    trials = trials_of(sqlite[0], "study")
+    assert {trial.user_attrs["gpus"] for trial in trials} == {"0"}
+    assert len({trial.user_attrs["worker"] for trial in trials}) == 2
+
+
 def test_what_lies_beside_the_study_file_travels_with_it(
     cluster: Engine, tmp_path: Path, sqlite: tuple[str, Path]
 ) -> None:
@@ -613,9 +685,7 @@ def test_workers_that_find_no_place_on_ray_are_told_of(
 def test_without_a_ray_cluster_a_sentence_says_how_to_start_one(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     done = Engine(("--engine", "ray", "--ray-address", address)).run(slow, 2, 1, sqlite[0])
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: There is no Ray cluster at --ray-address {address}: ")

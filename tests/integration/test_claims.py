@@ -25,6 +25,7 @@ from tuner.storage import (
 )
 from tuner.storage import claims as claims_module
 from tuner.storage.claims import BEAT_AGE_LIMIT_SECONDS, MAX_DEATHS
+from tuner.storage.database import locked_study
 from tuner.storage.owner import Owner, this_process
 from tuner.storage.tables import claims as claims_table
 from tuner.storage.tables import utc_now
@@ -99,6 +100,28 @@ def test_threads_that_claim_at_once_share_exactly_the_target(
         thread.join()
     assert sorted(number for number, _ in taken) == list(range(target))
     assert len({trial_id for _, trial_id in taken}) == target
+
+
+@pytest.mark.parametrize("database_url", ["postgresql", "mysql"], indirect=True)
+def test_one_studys_claims_do_not_wait_for_anothers(
+    database: Database, claims: Claims, me: Owner
+) -> None:
+    other = register(database, "other", SNAPSHOT, seed=SEED, search={}).study_id
+    done = {study_id: threading.Event() for study_id in (claims.study_id, other)}
+
+    def claim(study_id: int) -> None:
+        must_take(Claims(database, study_id), me)
+        done[study_id].set()
+
+    threads = [threading.Thread(target=claim, args=(it,)) for it in done]
+    with locked_study(database, claims.study_id):  # as by a claim
+        for thread in threads:
+            thread.start()
+        assert done[other].wait(10)
+        assert not done[claims.study_id].wait(0.5)
+    assert done[claims.study_id].wait(10)
+    for thread in threads:
+        thread.join()
 
 
 def test_too_many_failures_stop_the_claims(claims: Claims, me: Owner) -> None:

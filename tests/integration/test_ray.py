@@ -1,9 +1,11 @@
 """What the Ray engine decides by itself: what travels, and which clusters it takes."""
 
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import ray
@@ -11,7 +13,7 @@ import ray.exceptions
 import ray.util
 
 from tuner.engines import ray as on_ray
-from tuner.engines.interface import Gone, LogLine, WorkerState
+from tuner.engines.interface import Event, Gone, LogLine, Refused, WorkerState
 from tuner.errors import UsageError
 from tuner.settings import RayPlace
 from tuner.storage import this_process
@@ -20,7 +22,9 @@ from tuner.storage import this_process
 def connected(engine: on_ray.RayEngine) -> on_ray.RayEngine:
     """An engine that has checked its cluster, and asked it for nothing."""
     engine._check_nodes()
-    engine._asked = True
+    engine._connected.set()
+    engine._wanted.clear()
+    engine._head_look = float("inf")
     return engine
 
 
@@ -57,6 +61,58 @@ def test_an_artifact_store_that_is_a_folder_is_told_of(nodes: list[dict[str, Any
     assert isinstance(line, LogLine)
     assert "the artifact store is the folder /here/artifacts: unless all share it" in line.text
     assert connected(engine_of("postgresql://db/x", "s3://bucket/x")).poll(0) == []
+
+
+def test_a_machine_that_joins_the_cluster_later(nodes: list[dict[str, Any]]) -> None:
+    owner = replace(this_process(), host="joined-later")
+    state = WorkerState(1, 7, "loading", None, 0.0, 0.0)
+    actor = Mock()
+
+    def hear(storage: str, artifacts: str) -> list[Event]:
+        engine = connected(engine_of(storage, artifacts))
+        placed = on_ray._Placed(1, actor, on_ray._Report(owner, state, []), state)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(ray, "get", lambda reply: reply)
+            return [*engine._hear(placed), *engine.poll(0)]
+
+    (refused,) = hear("sqlite:////here/tuner.db", "s3://bucket/x")
+    assert isinstance(refused, Refused)
+    assert "SQLite file of this machine, and the Ray cluster has another machine;" in str(
+        refused.error
+    )
+    assert not actor.method_calls  # it has got nothing to do
+    (line,) = hear("postgresql://db/x", "/here/artifacts")
+    assert isinstance(line, LogLine)
+    assert "has another machine, and the artifact store is the folder" in line.text
+    assert hear("postgresql://db/x", "s3://bucket/x") == []
+    assert len(actor.poll.remote.mock_calls) == 2
+
+
+def test_a_head_that_is_gone_ends_the_command_and_a_short_pause_does_not(
+    nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(on_ray.time, "monotonic", lambda: now)
+    engine = connected(engine_of("postgresql://db/x", "s3://bucket/x"))
+    engine._head_answered = engine._head_look = now
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        engine._head = f"127.0.0.1:{head.getsockname()[1]}"
+        assert engine.poll(0) == []
+    for passed, gone in ((29, False), (6, True)):
+        now += passed
+        events = engine.poll(0)
+        assert len(events) == gone
+    (refused,) = events
+    assert isinstance(refused, Refused)
+    assert str(refused.error).startswith(
+        f"The head of the Ray cluster, {engine._head}, has not answered for 35 s: Connection "
+        "refused. Start the cluster again"
+    )
+    with socket.create_server(("127.0.0.1", int(engine._head.rpartition(":")[2]))):
+        now += 6
+        assert engine.poll(0) == []
+    now += 29
+    assert engine.poll(0) == []  # counted from its last answer
 
 
 def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,6 +169,9 @@ def test_what_the_death_of_an_actor_means() -> None:
     lost = dies(ray.exceptions.ActorDiedError())
     assert (lost.death, lost.with_its_node) == ("lost with its Ray actor or node", True)
     assert dies(ray.exceptions.NodeDiedError("gone")).death == lost.death
+    raised = dies(ray.exceptions.RayTaskError("poll", "Traceback\nOSError: no pipe", OSError()))
+    assert (raised.death, raised.with_its_node) == ("failed in its Ray actor", False)
+    assert "OSError: no pipe" in raised.last_words()
     starved = dies(ray.exceptions.OutOfMemoryError("95 %"))
     assert (starved.death, starved.with_its_node) == ("out of memory", False)
     never = dies(ray.exceptions.RuntimeEnvSetupError("no module\nnamed optuna"), known=False)

@@ -13,6 +13,7 @@ environment; everything else that they import must be on the nodes. The environm
 a study reads are those of the node.
 """
 
+import itertools
 import logging
 import os
 import shutil
@@ -39,7 +40,7 @@ from tuner import wording
 from tuner.artifacts import BUCKET_SCHEME
 from tuner.engines.interface import Event, Gone, Loaded, LogLine, Refused, WorkerState
 from tuner.engines.local import LocalEngine
-from tuner.errors import UsageError
+from tuner.errors import TunerError, UsageError
 from tuner.flags import FILE, PASSWORD_FILE_VARIABLE
 from tuner.settings import RAY_CLIENT, RayPlace
 from tuner.storage import Owner
@@ -53,6 +54,10 @@ PLACE_SECONDS = 10.0
 KILL_SECONDS = 2.0
 # A cluster answers within so long, in seconds; Ray itself would try for many minutes.
 CONNECT_SECONDS = 5.0
+# The cluster's head is looked for this often, in seconds.
+HEAD_LOOK_SECONDS = 5.0
+# One that is gone for so long ends the command, in seconds; after 60 Ray would end the process.
+HEAD_SECONDS = 30.0
 # What Ray carries of a folder, in MB: half a GB, and its own part.
 MOST_MEGABYTES = 500
 
@@ -67,6 +72,9 @@ _LEFT_BEHIND = (
 PLACING = "waiting for a place"
 NODE_DIED = "its node has died"  # how Ray says it of an actor
 LOST = "lost with its Ray actor or node"
+ARTIFACTS_APART = "artifacts apart"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -185,9 +193,10 @@ class RayEngine:
         self._storage = storage
         self._supervisor = supervisor
         self._place = place
-        self._workers = workers
         self._variables = variables
         self._artifacts = artifacts
+        self._actors: Any = ray.remote(_Host)
+        self._wanted = list(range(1, workers + 1))  # numbers of workers that Ray has yet to be told
         self._placed: list[_Placed] = []
         self._to_say: list[Event] = []
         self._heard: set[str] = set()
@@ -195,7 +204,9 @@ class RayEngine:
         self._there = ""  # the study file, on a node
         self._connected = threading.Event()
         self._refusal: UsageError | None = None
-        self._asked = False  # for the workers
+        self._head = ""  # its address
+        # By time.monotonic: when the head answered last, and when to look again.
+        self._head_answered = self._head_look = 0.0
 
     def start(self) -> None:
         """Begin to connect to the cluster; then it is asked for the workers."""
@@ -208,6 +219,8 @@ class RayEngine:
                 self._there = _stage(self._study_file, Path(folder))
                 _join(self._place.address, folder)
             self._check_nodes()
+            self._head = self._place.address if self._place.is_remote else _gcs_address()
+            self._head_answered = time.monotonic()
         except UsageError as error:
             self._refusal = error
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, in this thread
@@ -227,14 +240,14 @@ class RayEngine:
 
     def poll(self, seconds: float) -> list[Event]:
         """What happened, after waiting at most ``seconds`` for something to happen."""
-        if not self._asked:
-            if not self._connected.wait(seconds):
-                return []
-            if self._refusal is not None:
-                return [Refused(self._refusal)]
-            self._asked = True
-            for number in range(1, self._workers + 1):
+        if not self._connected.wait(seconds):
+            return []
+        if self._refusal is not None:
+            return [Refused(self._refusal)]
+        if self._wanted and self._head_is_deaf() is None:  # else Ray would wait for it, and we too
+            for number in self._wanted:
                 self._ask_for(number)
+            self._wanted.clear()
         events, self._to_say = self._to_say, []
         end = time.monotonic() + seconds
         while not events and (left := end - time.monotonic()) > 0:
@@ -245,7 +258,7 @@ class RayEngine:
             ready, _ = ray.wait(replies, timeout=left)
             for placed in [it for it in self._placed if it.reply in ready]:
                 events += self._hear(placed)
-        return [*events, *self._mind_unplaced()]
+        return [*events, *self._mind_head(), *self._mind_unplaced()]
 
     def _hear(self, placed: _Placed) -> list[Event]:
         """An actor has answered, or died."""
@@ -255,6 +268,11 @@ class RayEngine:
             self._remove(placed)
             return [self._death_of(placed, error)]
         is_new = placed.owner is None
+        if is_new and report.owner is not None and report.owner.host != socket.gethostname():
+            try:  # its machine may have joined the cluster since we looked
+                self._check_others("another machine")
+            except UsageError as error:
+                return [Refused(error)]
         if report.owner is None or report.state is None:
             self._remove(placed)
         else:
@@ -275,6 +293,9 @@ class RayEngine:
             )
         if isinstance(error, ray.exceptions.OutOfMemoryError):
             return Gone(placed.owner, OUT_OF_MEMORY, [])
+        if isinstance(error, ray.exceptions.RayTaskError):
+            return Gone(placed.owner, "failed in its Ray actor", str(error).splitlines())
+        logger.debug("worker %d %s: %s", placed.owner.pid, LOST, error)
         return Gone(placed.owner, LOST, [], with_its_node=True)
 
     def _understand(self, event: Event) -> Event | None:
@@ -289,12 +310,12 @@ class RayEngine:
 
     def replace(self) -> None:
         """Ask for a worker in the place of one that is gone."""
-        taken = {placed.number for placed in self._placed}
-        self._ask_for(min(set(range(1, self._workers + 1)) - taken))
+        taken = {*self._wanted, *(placed.number for placed in self._placed)}
+        self._wanted.append(next(it for it in itertools.count(1) if it not in taken))
 
     def drain(self) -> None:
         """Ask every worker to hand its trial back and end."""
-        self._asked = True  # nobody else is asked for
+        self._wanted.clear()
         for placed in list(self._placed):
             if placed.owner is None:
                 self._remove(placed)
@@ -308,12 +329,12 @@ class RayEngine:
             ray.wait(ends, num_returns=len(ends), timeout=KILL_SECONDS)
         for placed in list(self._placed):
             self._remove(placed)  # no answer need come from a cluster that is gone
-        self._asked = True
+        self._wanted.clear()
 
     @property
     def alive(self) -> int:
         """How many workers have not ended."""
-        return len(self._placed) if self._asked else self._workers
+        return len(self._placed) + len(self._wanted)
 
     @property
     def workers(self) -> list[WorkerState]:
@@ -321,17 +342,15 @@ class RayEngine:
         return sorted((placed.state for placed in self._placed), key=lambda state: state.number)
 
     def _ask_for(self, number: int) -> None:
-        actor: Any = (
-            ray.remote(_Host)
-            .options(num_cpus=self._place.cpus, num_gpus=self._place.gpus)
-            .remote(
-                self._there,
-                self._storage,  # by Ray's own channel, as the pipe of a local worker
-                self._supervisor,
-                number,
-                self._variables,
-                logging.getLogger("tuner").getEffectiveLevel(),
-            )
+        actor: Any = self._actors.options(
+            num_cpus=self._place.cpus, num_gpus=self._place.gpus
+        ).remote(
+            self._there,
+            self._storage,  # by Ray's own channel, as the pipe of a local worker
+            self._supervisor,
+            number,
+            self._variables,
+            logging.getLogger("tuner").getEffectiveLevel(),
         )
         state = WorkerState(number, 0, PLACING, None, time.monotonic())
         self._placed.append(_Placed(number, actor, actor.start.remote(), state))
@@ -346,6 +365,8 @@ class RayEngine:
         late = [it for it in self._placed if it.owner is None and it.state.since < limit]
         if not late or PLACING in self._heard:
             return []
+        if self._head_is_deaf() is not None:
+            return []  # it would be asked for minutes
         self._heard.add(PLACING)
         free, there = ray.available_resources(), ray.cluster_resources()
         kinds = ["CPU", "GPU"] if self._place.gpus else ["CPU"]
@@ -360,24 +381,55 @@ class RayEngine:
             )
         ]
 
-    def _check_nodes(self) -> None:
-        """Refuse a database that is a file of this machine, where workers could be on others.
+    def _mind_head(self) -> list[Event]:
+        """Give up a cluster whose head is gone, before Ray ends this process without a word."""
+        now = time.monotonic()
+        if now < self._head_look:
+            return []
+        self._head_look = now + HEAD_LOOK_SECONDS
+        error = self._head_is_deaf()
+        if error is None or now - self._head_answered < HEAD_SECONDS:
+            return []
+        return [
+            Refused(
+                TunerError(
+                    f"The head of the Ray cluster, {self._head}, has not answered for "
+                    f"{wording.duration(now - self._head_answered)}: {_brief(error)} Start the "
+                    "cluster again, and the same command goes on."
+                )
+            )
+        ]
 
-        Raises:
-            UsageError: it is one.
-        """
+    def _head_is_deaf(self) -> OSError | None:
+        """Why the cluster's head does not answer, if it does not."""
+        try:
+            _knock(self._head)
+        except OSError as error:
+            return error
+        self._head_answered = time.monotonic()
+        return None
+
+    def _check_nodes(self) -> None:
+        """Look whether workers could be on other machines; see `_check_others`."""
         addresses = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
         here = None if self._place.is_remote else ray.util.get_node_ip_address()
         others = len(addresses - {here})
-        if not others:
-            return
-        machines = wording.count(others, "other machine")
+        if others:
+            self._check_others(wording.count(others, "other machine"))
+
+    def _check_others(self, machines: str) -> None:
+        """Say once what is not shared with other machines of the cluster.
+
+        Raises:
+            UsageError: the database, which is a file of this one.
+        """
         if self._storage.startswith("sqlite"):
             raise UsageError(
                 f"The database is a SQLite file of this machine, and the Ray cluster has "
                 f"{machines}; name a server with --storage postgresql://USER@HOST/NAME."
             )
-        if not self._artifacts.startswith(BUCKET_SCHEME):
+        if not self._artifacts.startswith(BUCKET_SCHEME) and ARTIFACTS_APART not in self._heard:
+            self._heard.add(ARTIFACTS_APART)
             self._to_say.append(
                 LogLine(
                     f"the Ray cluster has {machines}, and the artifact store is the folder "
@@ -430,6 +482,11 @@ _START = (
     "the command have one of its own with --ray-address local. A cluster that asks for a token "
     "needs RAY_AUTH_MODE=token here."
 )
+
+
+def _gcs_address() -> str:
+    """Where the cluster's head listens."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _knock(address: str) -> None:
