@@ -12,7 +12,7 @@
     ├── TooManyFailures   4    workers died at their start again and again
     │   └── TooManyFailed 4    more trials failed than ``--max-failures`` allows
     ├── TimedOut          5    ``--timeout`` passed before the study reached its target
-    └── Interrupted     130    Ctrl-C
+    └── Interrupted     130    Ctrl-C, or another signal to end
 
 A message is one sentence, or two, that names the value, the cause and the remedy. Commands print it
 and exit; they never show a traceback for a user's mistake.
@@ -70,6 +70,6 @@ class TimedOut(TunerError):  # noqa: N818
 
 
 class Interrupted(TunerError):  # noqa: N818
-    """The user pressed Ctrl-C."""
+    """A signal ended what had more to do: Ctrl-C, or a scheduler's SIGTERM."""
 
     exit_code = 130

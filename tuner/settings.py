@@ -36,6 +36,7 @@ LEAST_FAILURES = 5
 FAILURE_SHARE = 0.1
 
 DEFAULT_RAY_ADDRESS = "auto"
+RAY_VARIABLE = "RAY_ADDRESS"  # Ray's own
 # What Ray keeps for a worker: of a trial that is computed on CPUs, one thread's worth.
 DEFAULT_CPUS, DEFAULT_GPUS = 1.0, 0.0
 RAY_LEAST = 1e-4  # the finest part of a CPU or GPU that Ray knows
@@ -54,12 +55,15 @@ class RayPlace:
     """Where Ray puts workers.
 
     Attributes:
-        address: of the cluster: ``auto``, ``local``, ``HOST:PORT`` or ``ray://HOST:PORT``.
+        address: of the cluster: ``auto`` for the one of this machine, ``local``, ``HOST:PORT`` or
+            ``ray://HOST:PORT``.
+        named: the same as a message names it, with what says so.
         cpus: that Ray keeps for each worker, above 0.
         gpus: likewise; 0 for none, and a fraction for a share of one.
     """
 
     address: str
+    named: str
     cpus: float
     gpus: float
 
@@ -336,7 +340,10 @@ def _ray(given: Given) -> RayPlace | None:
             f"{given.subject('gpus_per_worker')} is {gpus:g}, and Ray gives a part of one GPU or "
             "whole ones; give a fraction up to 1, or a whole number."
         )
-    return RayPlace(values["ray_address"] or DEFAULT_RAY_ADDRESS, cpus, gpus)
+    address, source = values["ray_address"] or DEFAULT_RAY_ADDRESS, "--ray-address"
+    if address == DEFAULT_RAY_ADDRESS and (there := os.environ.get(RAY_VARIABLE)):
+        address, source = there, RAY_VARIABLE
+    return RayPlace(address, f"{source} {address}", cpus, gpus)
 
 
 def _share(kind: str, default: float, given: Given) -> float:

@@ -20,6 +20,7 @@ regret of the pick: how much worse than the best of all configurations it is, be
 the best observed value.
 """
 
+import bisect
 import concurrent.futures
 import dataclasses
 import functools
@@ -73,8 +74,15 @@ class Truth:
         return self.log_error(*axes, 20)
 
 
-def draw_truth(seed: int) -> Truth:
-    """A truth by formula: effects in log10(error), a bowl over log10(rate) for each optimizer."""
+def draw_truth(seed: int, crossing: float = 0.0) -> Truth:
+    """A truth by formula: effects in log10(error), a bowl over log10(rate) for each optimizer.
+
+    Args:
+        seed: another truth for each.
+        crossing: how differently levels learn, as the standard deviation of the log of how far
+            their errors fall; what they end at is the same. With 0 who is ahead at the first report
+            is mostly ahead at the last.
+    """
     g = np.random.default_rng((seed, 1))
     best = g.uniform(-3.2, -0.8, OPTIMIZERS)
     width = g.uniform(0.12, 0.35, OPTIMIZERS)
@@ -84,6 +92,8 @@ def draw_truth(seed: int) -> Truth:
     both = g.normal(0, 0.015, (OPTIMIZERS, INITS))
     shift = g.normal(0, 0.15, DEPTHS)
     floor, fall, power = g.uniform(-2.3, -2.0), g.uniform(0.6, 1.1), g.uniform(0.4, 0.8)
+    other = np.random.default_rng((seed, 6))
+    falls = [np.exp(other.normal(0, crossing, n)) for n in (OPTIMIZERS, INITS, DEPTHS)]
 
     def log_error(
         rate: Array,
@@ -95,7 +105,8 @@ def draw_truth(seed: int) -> Truth:
         off = rate - best[o] - shift[d]
         final = floor + optimizer[o] + init[i] + depth[d] + both[o, i]
         final = final + np.where(off < 0, 1.0, 1.6) * width[o] * off**2
-        late = fall * (step**-power - 20**-power) * (1 - 0.15 * np.tanh(off))
+        late = fall * falls[0][o] * falls[1][i] * falls[2][d] * (1 - 0.15 * np.tanh(off))
+        late = late * (step**-power - 20**-power)
         diverges = off > DIVERGES_AFTER
         return np.where(diverges, 0.0, np.minimum(final + late, math.log10(0.85)))
 
@@ -124,7 +135,13 @@ def recorded_truth() -> Truth:
             [np.eye(OPTIMIZERS)[np.ravel(o)], np.eye(INITS)[np.ravel(i)]], axis=1
         )
         features = np.column_stack([np.ravel(rate) / 2, np.ravel(d) / 4, levels])
-        logs = surrogate.means[samples.STEPS.index(step)].predict(features)
+        after = bisect.bisect_left(samples.STEPS, step)
+        logs = surrogate.means[after].predict(features)
+        if step < samples.STEPS[after]:  # between two that were recorded
+            first, last = np.log(samples.STEPS[after - 1 : after + 1])
+            share = (math.log(step) - first) / (last - first)
+            before = surrogate.means[after - 1].predict(features)
+            logs = share * logs + (1 - share) * before
         return np.minimum(logs, 0.0).reshape(shape)
 
     return Truth(log_error)

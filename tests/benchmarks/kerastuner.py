@@ -4,7 +4,7 @@
     python -m tests.benchmarks.kerastuner search STORAGE BASE SEED
 
 Its trials are written into an Optuna study, too, so that the benchmarks read all ways alike.
-Needs ``pip install keras-tuner tensorboard``.
+Needs ``pip install -e '.[benchmarks]'``.
 """
 
 import sys

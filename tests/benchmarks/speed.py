@@ -8,7 +8,7 @@ batch 128, one validation with 10,000. Every way is started as a user starts it,
 imports in it; the pretrained base and the features of frozen stages are there already (their cost,
 paid once a machine, is printed). Each measurement is kept in ``speed.jsonl`` here, with the machine
 that made it, and those that are there are not repeated: remove the file after a change. KerasTuner
-takes part where it is installed (``pip install keras-tuner tensorboard``).
+takes part where it is installed (``pip install -e '.[benchmarks]'``).
 """
 
 import contextlib

@@ -96,8 +96,10 @@ def ray_node(log: Path, *flags: str) -> Iterator[psutil.Process]:
         assert process.poll() is None, log.read_text()
         yield psutil.Process(process.pid)
     finally:
-        family = process.children(recursive=True) if process.is_running() else []
-        process.terminate()
+        family = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = process.children(recursive=True)
+            process.terminate()
         process.wait(20)
         for one in family:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -386,13 +386,14 @@ def test_a_slurm_job_comes_back_if_it_was_ended_before_its_time(
         stand_in.chmod(0o755)
     done = subprocess.run(
         ["bash", "-c", slurm_script()], cwd=tmp_path, check=False,
-        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17", "SLURM_CPUS_PER_TASK": "4"},
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "18", "SLURM_CPUS_PER_TASK": "4",
+             "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "3"},
     )  # fmt: skip
     assert done.returncode == (0 if requeued else code)
     asked = tmp_path / "asked"
     assert asked.exists() == requeued
     if requeued:
-        assert asked.read_text() == "requeue 17\n"
+        assert asked.read_text() == "requeue 17_3\n"
 
 
 def kubernetes_command() -> list[str]:

@@ -628,19 +628,26 @@ def test_a_ray_cluster_whose_head_is_gone_ends_the_command(
 WHICH_GPU = """
 import os
 import time
+from pathlib import Path
+
+THERE = Path({there!r})
 
 def objective(trial):
+    (THERE / str(os.getpid())).touch()
+    while len(list(THERE.iterdir())) < 2:  # until both workers are at it
+        time.sleep(0.1)
+        trial.report(1.0, 1)
     trial.set_user_attr("gpus", os.environ.get("CUDA_VISIBLE_DEVICES"))
-    time.sleep(1.0)
     return 1.0
 """
 
 
 def test_workers_share_a_gpu_as_ray_places_them(
-    cluster: Engine, write_study: Callable[..., Path], sqlite: tuple[str, Path]
+    cluster: Engine, write_study: Callable[..., Path], tmp_path: Path, sqlite: tuple[str, Path]
 ) -> None:
-    study = str(write_study(WHICH_GPU))
-    done = cluster.run(study, 6, 2, sqlite[0], "--gpus-per-worker", "0.5")
+    (there := tmp_path / "there").mkdir()
+    study = str(write_study(WHICH_GPU.format(there=str(there))))
+    done = cluster.run(study, 4, 2, sqlite[0], "--gpus-per-worker", "0.5", "--timeout", "120")
     assert done.returncode == 0, done.stderr
     trials = trials_of(sqlite[0], "study")
     assert {trial.user_attrs["gpus"] for trial in trials} == {"0"}

@@ -1,4 +1,4 @@
-"""What later work relies on: the recorded curves, replays' simulated time, the usual way."""
+"""What later work relies on: recorded curves, replays' simulated time, the usual ways."""
 
 import subprocess
 import sys
@@ -22,6 +22,20 @@ optuna.create_study(study_name="twenty", storage=sys.argv[1])
 usual.run_twenty(*sys.argv[1:], "19", "20")
 model = usual.build(usual.CONFIGURATIONS[19], usual.read_base(sys.argv[2]), 0, 1)
 print(*(variable.path for variable in model.trainable_variables))
+"""
+
+KERAS_TUNER = """
+import sys
+import numpy as np, optuna
+from tests.benchmarks import kerastuner, usual
+usual.images = kerastuner.images = usual.images.first(256, 100)
+np.savez(sys.argv[2], *[weight.numpy() for weight in usual.study.build_model().weights])
+optuna.create_study(study_name="twenty", storage=sys.argv[1])
+kerastuner.CONFIGURATIONS = usual.CONFIGURATIONS[18:]
+kerastuner.run_twenty(*sys.argv[1:])
+kerastuner.SEARCH_EPOCHS = 3
+kerastuner.FOR_EVER = 1
+kerastuner.run_search(*sys.argv[1:], "1")
 """
 
 
@@ -116,3 +130,23 @@ def test_the_usual_way_trains_its_share(tmp_path):
     assert trial.user_attrs["trial_seconds"] > trial.user_attrs["stall_seconds"] >= 0
     layers = {path.split("/")[-2] for path in done.stdout.split()}
     assert layers == {"logits"}  # the four stages before it are frozen
+
+
+def test_keras_tuner_trains_the_same_and_searches_with_hyperband(tmp_path):
+    storage = f"sqlite:///{tmp_path}/tuner.db"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KERAS_TUNER, storage, str(tmp_path / "base.npz")],
+        cwd=ROOT, stdout=subprocess.PIPE, check=True,
+    )  # fmt: skip
+    twenty = optuna.load_study(study_name="twenty", storage=storage).trials
+    assert sorted(trial.params["configuration"] for trial in twenty) == [0, 1]
+    for trial in twenty:
+        assert 0 <= trial.value <= 1
+        assert trial.user_attrs["trial_seconds"] > trial.user_attrs["stall_seconds"] >= 0
+    search = optuna.load_study(study_name="search", storage=storage).trials
+    reported = [list(trial.intermediate_values) for trial in search]
+    assert [1] in reported  # given up after an epoch
+    assert [2, 3] in reported  # promoted: the epochs after it
+    assert [1, 2, 3] in reported  # the second bracket
+    assert all(trial.value == trial.intermediate_values[max(trial.intermediate_values)]
+               for trial in search)  # fmt: skip

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import ray
 import ray.exceptions
 import ray.util
 
+from tests.conftest import free_port, wait_until
 from tuner.engines import ray as on_ray
 from tuner.engines.interface import Event, Gone, LogLine, Refused, WorkerState
 from tuner.errors import UsageError
@@ -24,14 +26,13 @@ def connected(engine: on_ray.RayEngine) -> on_ray.RayEngine:
     engine._check_nodes()
     engine._connected.set()
     engine._wanted.clear()
-    engine._head_look = float("inf")
     return engine
 
 
 def engine_of(storage: str, artifacts: str, address: str = "auto") -> on_ray.RayEngine:
     return on_ray.RayEngine(
-        Path("study.py"), storage, this_process(), place=RayPlace(address, 1, 0), workers=1,
-        variables={}, artifacts=artifacts,
+        Path("study.py"), storage, this_process(), workers=1,
+        place=RayPlace(address, address, 1, 0), variables={}, artifacts=artifacts,
     )  # fmt: skip
 
 
@@ -91,28 +92,34 @@ def test_a_machine_that_joins_the_cluster_later(nodes: list[dict[str, Any]]) -> 
 def test_a_head_that_is_gone_ends_the_command_and_a_short_pause_does_not(
     nodes: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(on_ray.time, "monotonic", lambda: now)
-    engine = connected(engine_of("postgresql://db/x", "s3://bucket/x"))
-    engine._head_answered = engine._head_look = now
-    with socket.create_server(("127.0.0.1", 0)) as head:
-        engine._head = f"127.0.0.1:{head.getsockname()[1]}"
-        assert engine.poll(0) == []
-    for passed, gone in ((29, False), (6, True)):
-        now += passed
-        events = engine.poll(0)
-        assert len(events) == gone
-    (refused,) = events
+    monkeypatch.setattr(on_ray, "HEAD_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(on_ray, "_stage", lambda *_: "study.py")
+    monkeypatch.setattr(on_ray, "_join", lambda *_: None)
+    engine = engine_of("postgresql://db/x", "s3://bucket/x")
+    engine.drain()  # it is asked for no worker
+    port = free_port()
+    monkeypatch.setattr(on_ray, "_gcs_address", lambda: f"127.0.0.1:{port}")
+
+    def events_in(seconds: float) -> list[Event]:
+        end = time.monotonic() + seconds
+        while not (found := engine.poll(0.01)) and time.monotonic() < end:
+            pass
+        return found
+
+    with socket.create_server(("127.0.0.1", port)):
+        engine.start()
+        assert events_in(0.5) == []
+    wait_until(lambda: engine._failed_looks > 1, seconds=5)
+    with socket.create_server(("127.0.0.1", port)):
+        wait_until(lambda: engine._failed_looks == 0, seconds=5)
+        assert events_in(0.5) == []
+    (refused,) = events_in(10)
     assert isinstance(refused, Refused)
-    assert str(refused.error).startswith(
-        f"The head of the Ray cluster, {engine._head}, has not answered for 35 s: Connection "
-        "refused. Start the cluster again"
+    assert str(refused.error) == (
+        f"The head of the Ray cluster, 127.0.0.1:{port}, has not answered for 0.6 s: Connection "
+        "refused. Start the cluster again, and the same command goes on."
     )
-    with socket.create_server(("127.0.0.1", int(engine._head.rpartition(":")[2]))):
-        now += 6
-        assert engine.poll(0) == []
-    now += 29
-    assert engine.poll(0) == []  # counted from its last answer
+    assert not engine._head_answers()  # and this thread does not knock again
 
 
 def test_what_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -272,10 +272,25 @@ def test_cores_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.default_workers() == 1
 
 
-def test_a_worker_of_ray_has_the_threads_and_gpus_of_its_place(tmp_path: Path) -> None:
+def test_ray_address_names_a_cluster_where_no_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://far:1")
+    for flag in (None, "auto"):
+        found = resolved(engine="ray", workers=1, ray_address=flag).ray
+        assert found is not None
+        assert found.named == "RAY_ADDRESS ray://far:1"
+        assert found.is_remote
+    found = resolved(engine="ray", workers=1, ray_address="local").ray
+    assert found is not None
+    assert (found.address, found.named) == ("local", "--ray-address local")
+
+
+def test_a_worker_of_ray_has_the_threads_and_gpus_of_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert resolved().ray is None
     found = resolved(engine="ray", workers=3)
-    assert found.ray == settings.RayPlace("auto", 1.0, 0.0)
+    assert found.ray == settings.RayPlace("auto", "--ray-address auto", 1.0, 0.0)
     variables = found.worker_variables()
     assert (variables["TUNER_THREADS"], variables["CUDA_VISIBLE_DEVICES"]) == ("1", "")
     assert "TUNER_CACHE_DIR" not in variables  # of this machine's home
@@ -283,7 +298,7 @@ def test_a_worker_of_ray_has_the_threads_and_gpus_of_its_place(tmp_path: Path) -
         engine="ray", workers=3, ray_address="ray://h:1", cpus_per_worker=4.0, gpus_per_worker=0.5,
         cache_dir="c",
     )  # fmt: skip
-    assert found.ray == settings.RayPlace("ray://h:1", 4.0, 0.5)
+    assert found.ray == settings.RayPlace("ray://h:1", "--ray-address ray://h:1", 4.0, 0.5)
     assert found.ray.is_remote
     variables = found.worker_variables()
     assert (variables["TUNER_THREADS"], variables["TUNER_CACHE_DIR"]) == ("4", str(tmp_path / "c"))

@@ -56,8 +56,8 @@ KILL_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 # The cluster's head is looked for this often, in seconds.
 HEAD_LOOK_SECONDS = 5.0
-# One that is gone for so long ends the command, in seconds; after 60 Ray would end the process.
-HEAD_SECONDS = 30.0
+# One that is not found so often in a row ends the command; after 60 s Ray would end the process.
+MOST_FAILED_LOOKS = 6
 # What Ray carries of a folder, in MB: half a GB, and its own part.
 MOST_MEGABYTES = 500
 
@@ -205,8 +205,8 @@ class RayEngine:
         self._connected = threading.Event()
         self._refusal: UsageError | None = None
         self._head = ""  # its address
-        # By time.monotonic: when the head answered last, and when to look again.
-        self._head_answered = self._head_look = 0.0
+        self._failed_looks = 0  # for it, one after another
+        self._deaf: OSError | None = None  # why the last one failed
 
     def start(self) -> None:
         """Begin to connect to the cluster; then it is asked for the workers."""
@@ -217,10 +217,9 @@ class RayEngine:
         try:
             with tempfile.TemporaryDirectory() as folder:
                 self._there = _stage(self._study_file, Path(folder))
-                _join(self._place.address, folder)
+                _join(self._place, folder)
             self._check_nodes()
             self._head = self._place.address if self._place.is_remote else _gcs_address()
-            self._head_answered = time.monotonic()
         except UsageError as error:
             self._refusal = error
         except Exception as error:  # noqa: BLE001 - Ray raises many kinds, in this thread
@@ -228,8 +227,11 @@ class RayEngine:
                 f"Ray cannot be used: {type(error).__name__}: {_brief(error)}"
             )
         self._connected.set()
-        # The processes of a cluster that is ours alone die with the thread that started them.
-        threading.Event().wait()
+        # For ever: processes of a cluster that is ours alone die with the thread that started them.
+        while True:
+            time.sleep(HEAD_LOOK_SECONDS)
+            if self._refusal is None:
+                self._failed_looks = 0 if self._head_answers() else self._failed_looks + 1
 
     def assign(self, assignment: Assignment) -> None:
         """Let the workers take trials of a study."""
@@ -244,7 +246,7 @@ class RayEngine:
             return []
         if self._refusal is not None:
             return [Refused(self._refusal)]
-        if self._wanted and self._head_is_deaf() is None:  # else Ray would wait for it, and we too
+        if self._wanted and self._head_answers():  # else Ray would wait for it, and we too
             for number in self._wanted:
                 self._ask_for(number)
             self._wanted.clear()
@@ -365,8 +367,8 @@ class RayEngine:
         late = [it for it in self._placed if it.owner is None and it.state.since < limit]
         if not late or PLACING in self._heard:
             return []
-        if self._head_is_deaf() is not None:
-            return []  # it would be asked for minutes
+        if not self._head_answers():
+            return []  # Ray would ask it for a minute
         self._heard.add(PLACING)
         free, there = ray.available_resources(), ray.cluster_resources()
         kinds = ["CPU", "GPU"] if self._place.gpus else ["CPU"]
@@ -383,31 +385,31 @@ class RayEngine:
 
     def _mind_head(self) -> list[Event]:
         """Give up a cluster whose head is gone, before Ray ends this process without a word."""
-        now = time.monotonic()
-        if now < self._head_look:
+        error = self._deaf
+        if self._failed_looks < MOST_FAILED_LOOKS or error is None:
             return []
-        self._head_look = now + HEAD_LOOK_SECONDS
-        error = self._head_is_deaf()
-        if error is None or now - self._head_answered < HEAD_SECONDS:
-            return []
+        seconds = MOST_FAILED_LOOKS * HEAD_LOOK_SECONDS
         return [
             Refused(
                 TunerError(
                     f"The head of the Ray cluster, {self._head}, has not answered for "
-                    f"{wording.duration(now - self._head_answered)}: {_brief(error)} Start the "
-                    "cluster again, and the same command goes on."
+                    f"{seconds:g} s: {_brief(error)} Start the cluster again, and the same command "
+                    "goes on."
                 )
             )
         ]
 
-    def _head_is_deaf(self) -> OSError | None:
-        """Why the cluster's head does not answer, if it does not."""
+    def _head_answers(self) -> bool:
+        """Whether it does; only the thread that connected asks one again that did not."""
+        if self._deaf is not None and threading.current_thread() is threading.main_thread():
+            return False
         try:
             _knock(self._head)
         except OSError as error:
-            return error
-        self._head_answered = time.monotonic()
-        return None
+            self._deaf = error
+        else:
+            self._deaf = None
+        return self._deaf is None
 
     def _check_nodes(self) -> None:
         """Look whether workers could be on other machines; see `_check_others`."""
@@ -439,7 +441,7 @@ class RayEngine:
             )
 
 
-def _join(address: str, folder: str) -> None:
+def _join(place: RayPlace, folder: str) -> None:
     """Connect this process to a cluster; what is in the folder travels with it.
 
     Raises:
@@ -452,27 +454,29 @@ def _join(address: str, folder: str) -> None:
     }
     # The cluster of `local` is for this command alone; its objects are a few messages.
     own: dict[str, Any] = {}
-    if address == "local":
+    if place.address == "local":
         own = {"include_dashboard": False, "object_store_memory": 100_000_000}
-    there = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    named = f"--ray-address {address}" if there == address else f"RAY_ADDRESS {there}"
     try:
-        _knock(there)
+        _knock(place.address)
     except OSError as error:
-        raise UsageError(f"There is no Ray cluster at {named}: {_brief(error)} {_START}") from error
+        raise UsageError(
+            f"There is no Ray cluster at {place.named}: {_brief(error)} {_START}"
+        ) from error
     try:
         ray.init(
-            address=address,
+            address=place.address,
             runtime_env=environment,
             log_to_driver=False,
             logging_level=logging.ERROR,
             **own,
         )
     except ConnectionError as error:
-        raise UsageError(f"Ray cannot connect to {named}: {_brief(error)} {_START}") from error
+        raise UsageError(
+            f"Ray cannot connect to {place.named}: {_brief(error)} {_START}"
+        ) from error
     except (ray.exceptions.RayError, RuntimeError, ValueError, OSError) as error:
         raise UsageError(
-            f"The Ray cluster at {named} does not take this study: {_brief(error)}"
+            f"The Ray cluster at {place.named} does not take this study: {_brief(error)}"
         ) from error
 
 
